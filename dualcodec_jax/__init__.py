@@ -1,0 +1,1 @@
+"""DualCodec in JAX/Flax."""
