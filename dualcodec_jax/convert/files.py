@@ -1,0 +1,255 @@
+"""Weight files of the PyTorch originals, in and out.
+
+Source layouts: ``amphion/dualcodec`` (generators, discriminators, statistics) and
+``facebook/w2v-bert-2.0``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dualcodec_jax.config import (
+    PRESETS,
+    DiscriminatorConfig,
+    DualCodecConfig,
+    W2vBertConfig,
+)
+from dualcodec_jax.convert.codec import codec_rules
+from dualcodec_jax.convert.discriminator import discriminator_rules
+from dualcodec_jax.convert.engine import Params, Rule, normalize_names, to_jax, to_torch
+from dualcodec_jax.convert.stats import read_statistics
+from dualcodec_jax.convert.w2v_bert import used_keys, w2v_bert_rules
+from dualcodec_jax.errors import ConfigError, WeightsError
+from dualcodec_jax.nn.codec import DualCodec
+from dualcodec_jax.nn.discriminator import Discriminator
+from dualcodec_jax.nn.w2v_bert import W2vBert
+from dualcodec_jax.weights import (
+    Kind,
+    Weights,
+    new_path,
+    read_tensors,
+    save_weights,
+    tensor_names,
+    write_tensors,
+)
+
+GENERATOR_FILES = {
+    "12hz_v1": "dualcodec_12hz_16384_4096.safetensors",
+    "25hz_v1": "dualcodec_25hz_16384_1024.safetensors",
+}
+STATISTICS_FILE = "w2vbert2_mean_var_stats_emilia.pt"
+W2V_BERT_FILE = "model.safetensors"
+SEMANTIC_LAYERS = 17
+
+
+def convert_file(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    kind: Kind | None = None,
+    model_id: str | None = None,
+    overwrite: bool = False,
+) -> Weights:
+    """Convert one file of the PyTorch original to a checkpoint folder, verified by re-reading.
+
+    Args:
+        source: safetensors (generator, discriminator, w2v-BERT) or ``.pt`` (statistics).
+        destination: folder to write.
+        kind: what the file holds; found out from its tensors by default.
+        model_id: which model it must be; found out by default.
+        overwrite: replace an existing folder.
+
+    Raises:
+        WeightsError: if the file is damaged or does not fit, listing every tensor at fault.
+    """
+    weights = read_file(source, kind=kind, model_id=model_id)
+    save_weights(weights, destination, overwrite=overwrite)
+    return weights
+
+
+def read_file(
+    source: str | Path, *, kind: Kind | None = None, model_id: str | None = None
+) -> Weights:
+    """Read one file of the PyTorch original; arguments and errors as :func:`convert_file`."""
+    path = Path(source)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file")
+    kind = kind or detect_kind(path)
+    notes = {"file": path.name, "bytes": path.stat().st_size}
+    if kind == "statistics":
+        return Weights(kind, "statistics", None, dict(read_statistics(path)), notes)
+    if kind == "w2v_bert":
+        return _read_w2v_bert(path, notes)
+    if kind == "discriminator":
+        config = DiscriminatorConfig()
+        params = to_jax(
+            read_tensors(path),
+            discriminator_rules(config),
+            discriminator_shapes(config),
+            what="the discriminator",
+        )
+        return Weights(kind, model_id or "discriminator", config, params, notes)
+    return _read_codec(path, model_id, notes)
+
+
+def export_torch(weights: Weights, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a safetensors file that the PyTorch original loads strictly.
+
+    The tensors are those that were converted, bit for bit; of w2v-BERT only the layers that
+    DualCodec reads.
+
+    Raises:
+        InputError: if the file exists and ``overwrite`` is not set.
+        WeightsError: if the parameters are folded or otherwise incomplete.
+    """
+    rules = rules_of(weights.kind, weights.config)
+    tensors = to_torch(weights.params, rules, what=f"the PyTorch {weights.kind}")
+    path = Path(path)
+    with new_path(path, overwrite=overwrite) as temporary:
+        write_tensors(tensors, temporary)
+    return path
+
+
+def rules_of(kind: Kind, config: Any) -> list[Rule]:
+    """The conversion table of a kind of model."""
+    match kind:
+        case "codec":
+            return codec_rules(config)
+        case "discriminator":
+            return discriminator_rules(config)
+        case "w2v_bert":
+            return w2v_bert_rules(config)
+    raise WeightsError(f"{kind} weights have no PyTorch safetensors form")
+
+
+def detect_kind(path: Path) -> Kind:
+    """What a weight file holds, judged by its suffix and tensor names.
+
+    Raises:
+        WeightsError: if it is none of the files of DualCodec.
+    """
+    if path.suffix in (".pt", ".npz"):
+        return "statistics"
+    names = tensor_names(path)
+    if set(names) == {"mean", "var"}:
+        return "statistics"
+    signatures: dict[Kind, str] = {
+        "codec": "dac.encoder.",
+        "discriminator": "discriminators.",
+        "w2v_bert": "encoder.layers.",
+    }
+    for kind, signature in signatures.items():
+        if any(signature in name for name in names):
+            return kind
+    shown = ", ".join(sorted(names)[:3])
+    raise WeightsError(
+        f"{path}: not a DualCodec generator or discriminator, w2v-BERT or statistics file "
+        f"(tensors: {shown} …)"
+    )
+
+
+@functools.lru_cache
+def codec_shapes(config: DualCodecConfig) -> Params:
+    """Shapes of the generator's parameters, without computing them."""
+    audio = jnp.zeros((1, 2 * config.hop_length, 1))
+    features = jnp.zeros((1, 2, config.semantic_dim))
+    init = functools.partial(DualCodec(config).init, jax.random.key(0))
+    return jax.eval_shape(init, audio, features)["params"]
+
+
+@functools.lru_cache
+def discriminator_shapes(config: DiscriminatorConfig) -> Params:
+    """Shapes of the discriminator's parameters, without computing them."""
+    audio = jnp.zeros((1, 8192, 1))
+    return jax.eval_shape(Discriminator(config).init, jax.random.key(0), audio)["params"]
+
+
+@functools.lru_cache
+def w2v_bert_shapes(config: W2vBertConfig) -> Params:
+    """Shapes of w2v-BERT's parameters, without computing them."""
+    features, mask = jnp.zeros((1, 2, config.input_dim)), jnp.ones((1, 2), bool)
+    return jax.eval_shape(W2vBert(config).init, jax.random.key(0), features, mask)["params"]
+
+
+def _read_codec(path: Path, model_id: str | None, notes: dict[str, Any]) -> Weights:
+    tensors = read_tensors(path)
+    found = _guess_model_id(tensors)
+    if model_id and found and found != model_id:
+        raise WeightsError(
+            f"{path}: these are weights of {found}, not {model_id}; ask for {found}, or name "
+            f"the file of {model_id}"
+        )
+    model_id = model_id or found
+    if model_id is None:
+        raise WeightsError(
+            f"{path}: the tensors fit none of {', '.join(PRESETS)}; name the model to see how "
+            "they differ"
+        )
+    if model_id not in PRESETS:
+        raise ConfigError(f"unknown model id {model_id!r}; known: {', '.join(PRESETS)}")
+    config = PRESETS[model_id].codec
+    what = f"the DualCodec generator {model_id}"
+    params = to_jax(tensors, codec_rules(config), codec_shapes(config), what=what)
+    return Weights("codec", model_id, config, params, notes)
+
+
+def _guess_model_id(tensors: dict[str, np.ndarray]) -> str | None:
+    """The preset whose tensor names are present with the right number of codes and channels."""
+    for model_id, preset in PRESETS.items():
+        config = preset.codec
+        keys = {rule.torch_key for rule in codec_rules(config)}
+        named = normalize_names(tensors, keys)
+        first = named.get("dac.encoder.block.0.weight_v")
+        books = sum(1 for key in named if key.startswith("dac.") and key.endswith("codebook.weight"))
+        if first is not None and first.shape[0] == config.encoder_dim:
+            if books == config.n_codebooks:
+                return model_id
+    return None
+
+
+def _read_w2v_bert(path: Path, notes: dict[str, Any]) -> Weights:
+    config = _w2v_bert_config(path)
+    tensors = read_tensors(path, used_keys(tensor_names(path), config))
+    rules, shapes = w2v_bert_rules(config), w2v_bert_shapes(config)
+    params = to_jax(tensors, rules, shapes, what="w2v-BERT 2.0")
+    return Weights("w2v_bert", "w2v-bert-2.0", config, params, notes)
+
+
+def _w2v_bert_config(path: Path) -> W2vBertConfig:
+    """Sizes from the ``config.json`` beside the weights, or the released ones without it."""
+    config = W2vBertConfig()
+    beside = path.parent / "config.json"
+    if not beside.is_file():
+        return config
+    try:
+        values = json.loads(beside.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{beside}: not valid JSON: {error}") from error
+    layers = values.get("num_hidden_layers", 24)
+    if layers < SEMANTIC_LAYERS:
+        raise WeightsError(
+            f"{beside}: {layers} layers, but DualCodec reads the output of layer {SEMANTIC_LAYERS}"
+        )
+    return dataclasses.replace(
+        config,
+        input_dim=values.get("feature_projection_input_dim", config.input_dim),
+        hidden_size=values.get("hidden_size", config.hidden_size),
+        num_heads=values.get("num_attention_heads", config.num_heads),
+        intermediate_size=values.get("intermediate_size", config.intermediate_size),
+        conv_kernel_size=values.get("conv_depthwise_kernel_size", config.conv_kernel_size),
+        left_max_position=values.get(
+            "left_max_position_embeddings", config.left_max_position
+        ),
+        right_max_position=values.get(
+            "right_max_position_embeddings", config.right_max_position
+        ),
+        layer_norm_eps=values.get("layer_norm_eps", config.layer_norm_eps),
+    )

@@ -1,0 +1,289 @@
+"""Audio to codes and back, for people who want it to just work.
+
+:class:`Inference` has the words of the PyTorch original. It checks its input, pads lengths to
+buckets so that a new length does not recompile, and runs the pure functions of
+:mod:`dualcodec_jax.functional` under jit.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from dualcodec_jax import functional
+from dualcodec_jax.config import Config, Precision
+from dualcodec_jax.errors import AudioError, DualCodecWarning, InputError
+from dualcodec_jax.lengths import acoustic_frames, bucket, code_length, samples_to_cover
+from dualcodec_jax.model import DualCodecModel, load_semantic
+from dualcodec_jax.nn.layers import fold_weight_norm
+
+ArrayLike = Any
+"""A numpy array, JAX array, torch tensor, or nested list."""
+
+_encode = jax.jit(functional.encode, static_argnames=("config", "n_quantizers"))
+_decode = jax.jit(functional.decode, static_argnames=("config",))
+
+
+class Inference:
+    """Encoder and decoder of one model (upstream ``Inference``).
+
+    Attributes:
+        config: static configuration for :func:`dualcodec_jax.encode` and ``decode``.
+        params: their parameters, weight norm folded, on the default device.
+    """
+
+    def __init__(
+        self,
+        dualcodec_model: DualCodecModel,
+        dualcodec_path: str | Path | None = None,
+        w2v_path: str | Path | None = None,
+        precision: Precision = "float32",
+        *,
+        dtype: Any = None,
+        device: Any = None,
+        autocast: Any = None,
+        semantic: tuple[Any, Any, Any] | None = None,
+    ) -> None:
+        """Load the semantic model and put everything on the default device.
+
+        Args:
+            dualcodec_model: from :func:`dualcodec_jax.get_model`.
+            dualcodec_path: where the statistics of the semantic features are: a folder or
+                ``hf://owner/name``. None: ``$DUALCODEC_WEIGHTS``, else the released repository.
+            w2v_path: where w2v-BERT 2.0 is. None: ``$DUALCODEC_W2V_BERT``, else its repository.
+            precision: ``float32`` (the original's codes) or ``bfloat16`` (faster on GPU and TPU).
+            dtype: alias of ``precision``; a dtype works too.
+            device: ignored with a warning; JAX places arrays on its default device.
+            autocast: ignored with a warning; see ``precision``.
+            semantic: (configuration, parameters, statistics) already in memory, instead of paths.
+
+        Raises:
+            HubError, WeightsError, ConfigError: see :func:`dualcodec_jax.get_model`.
+        """
+        if device is not None or autocast is not None:
+            warnings.warn(
+                "device and autocast are ignored: JAX uses its default device "
+                "(jax.default_device, JAX_PLATFORMS), and precision chooses the arithmetic",
+                DualCodecWarning,
+                stacklevel=2,
+            )
+        if dtype is not None:
+            precision = jnp.dtype(dtype).name if not isinstance(dtype, str) else dtype
+        config, w2v_bert, statistics = semantic or load_semantic(dualcodec_path, w2v_path)
+        self.config = Config(
+            model_id=dualcodec_model.model_id,
+            codec=dualcodec_model.config,
+            semantic=config,
+            precision=precision,
+        )
+        self.params: functional.Params = {
+            "codec": jax.jit(fold_weight_norm)(dualcodec_model.params),
+            "semantic": jax.device_put(w2v_bert),
+            "statistics": jax.device_put(statistics),
+        }
+
+    def encode(
+        self,
+        audio: ArrayLike,
+        n_quantizers: int | None = 8,
+        lengths: ArrayLike | None = None,
+        pad_end: bool = False,
+    ) -> tuple[Array, Array | None] | tuple[Array, Array | None, Array]:
+        """Audio → (semantic codes, acoustic codes), upstream's ``encode`` and more.
+
+        Args:
+            audio: floats ``[B, 1, N]`` at 24 kHz, nominally in [−1, 1].
+            n_quantizers: codes per frame, the semantic one included. None means all; above the
+                model's number, all are used, with a warning.
+            lengths: ints ``[B]``, true lengths in samples. Each item gets the codes that it gets
+                alone, whatever its padding holds.
+            pad_end: zero-pad the end so that the last one or two hops, which upstream drops, are
+                encoded too, and decoding gives at least as many samples as went in.
+
+        Returns:
+            ``(semantic [B, 1, T], acoustic [B, n − 1, T])``, int32; acoustic is None for one
+            quantizer. With ``lengths``, ``code_lengths [B]`` comes third, and codes past an
+            item's length are 0.
+
+        Raises:
+            InputError: on wrong shapes, types, lengths or ``n_quantizers``.
+            AudioError: if samples are not finite.
+        """
+        codec = self.config.codec
+        count = self._count(n_quantizers)
+        samples = _as_array(audio, "audio")
+        if samples.ndim != 3 or samples.shape[1] != 1 or samples.shape[0] == 0:
+            raise InputError(
+                f"audio must have shape [batch, 1, samples]; got {list(samples.shape)}. Use "
+                "audio.reshape(1, 1, -1) for one mono clip, and mix stereo to mono first"
+            )
+        if samples.dtype.kind != "f":
+            raise InputError(
+                f"audio must be floating point in [-1, 1]; got {samples.dtype}. Divide integer "
+                "samples by their full scale (32768 for 16 bits)"
+            )
+        size = samples.shape[2]
+        true = _lengths(lengths, samples.shape[0], size, "lengths", "samples")
+        samples = np.where(np.arange(size) < true[:, None, None], samples, 0)
+        if not np.isfinite(samples).all():
+            raise AudioError("audio has samples that are NaN or infinite; remove them first")
+        if pad_end:
+            true = np.array([samples_to_cover(int(n), codec) for n in true], np.int32)
+        for length in true:
+            functional.check_duration(int(length), self.config)
+        longest = int(true.max())
+        padded = bucket(acoustic_frames(longest, codec)) * codec.hop_length
+        batch = np.zeros((samples.shape[0], 1, padded), np.float32)
+        batch[:, :, : min(size, padded)] = samples[:, :, :padded]
+        result = _encode(self.params, self.config, batch, true, count)
+        codes = result.codes[:, :, : code_length(longest, codec)]
+        acoustic = codes[:, 1:] if count > 1 else None
+        if lengths is None:
+            return codes[:, :1], acoustic
+        return codes[:, :1], acoustic, result.lengths
+
+    def decode(
+        self,
+        semantic_codes: ArrayLike,
+        acoustic_codes: ArrayLike | None = None,
+        code_lengths: ArrayLike | None = None,
+        num_samples: ArrayLike | None = None,
+    ) -> Array | tuple[Array, Array]:
+        """(semantic codes, acoustic codes) → audio, upstream's ``decode`` and more.
+
+        Args:
+            semantic_codes: ints ``[B, 1, T]``.
+            acoustic_codes: ints ``[B, n − 1, T]``, any prefix of the model's layers, or None.
+            code_lengths: ints ``[B]``, true lengths in frames; codes past them are ignored.
+            num_samples: an int, or ints ``[B]``: cut or zero-pad the audio to so many samples.
+
+        Returns:
+            float32 ``[B, 1, N]``, with N = T · hop − 4 for the released models unless
+            ``num_samples`` is given. With ``code_lengths``, ``audio_lengths [B]`` comes second,
+            and samples past an item's length are 0.
+
+        Raises:
+            InputError: on wrong shapes or types, or codes outside their codebooks.
+        """
+        codes = self._stack(semantic_codes, acoustic_codes)
+        batch, rows, frames = codes.shape
+        true = _lengths(code_lengths, batch, frames, "code_lengths", "frames")
+        if (true < 1).any():
+            raise InputError("code_lengths must be at least 1")
+        codes = np.where(np.arange(frames) < true[:, None, None], codes, 0)
+        self._check_range(codes)
+        longest = int(true.max())
+        padded = np.zeros((batch, rows, bucket(longest)), np.int32)
+        padded[:, :, :longest] = codes[:, :, :longest]
+        result = _decode(self.params, self.config, padded, true)
+        lengths = np.asarray(result.lengths)
+        if num_samples is not None:
+            lengths = _num_samples(num_samples, batch)
+        audio = _fit(result.audio, int(lengths.max()))
+        if num_samples is not None:
+            audio = jnp.where(jnp.arange(audio.shape[2]) < lengths[:, None, None], audio, 0)
+        return audio if code_lengths is None else (audio, jnp.asarray(lengths))
+
+    decode_from_codes = decode
+
+    def _count(self, n_quantizers: int | None) -> int:
+        available = self.config.codec.n_quantizers
+        if n_quantizers is None:
+            return available
+        if isinstance(n_quantizers, bool) or not isinstance(n_quantizers, int | np.integer):
+            raise InputError(f"n_quantizers must be an integer; got {n_quantizers!r}")
+        if n_quantizers < 1:
+            raise InputError(
+                f"n_quantizers must be at least 1 (the semantic code); got {n_quantizers}"
+            )
+        if n_quantizers > available:
+            warnings.warn(
+                f"{self.config.model_id} has {available} quantizers; n_quantizers="
+                f"{n_quantizers} gives all of them",
+                DualCodecWarning,
+                stacklevel=3,
+            )
+        return min(int(n_quantizers), available)
+
+    def _stack(self, semantic_codes: ArrayLike, acoustic_codes: ArrayLike | None) -> np.ndarray:
+        semantic = _as_array(semantic_codes, "semantic_codes")
+        books = self.config.codec.n_codebooks
+        parts = [semantic]
+        if semantic.ndim != 3 or semantic.shape[1] != 1 or 0 in semantic.shape:
+            raise InputError(
+                f"semantic_codes must have shape [batch, 1, frames]; got {list(semantic.shape)}"
+            )
+        if acoustic_codes is not None:
+            acoustic = _as_array(acoustic_codes, "acoustic_codes")
+            parts.append(acoustic)
+            if (
+                acoustic.ndim != 3
+                or acoustic.shape[::2] != semantic.shape[::2]
+                or not 1 <= acoustic.shape[1] <= books
+            ):
+                raise InputError(
+                    f"acoustic_codes must have shape [{semantic.shape[0]}, 1…{books}, "
+                    f"{semantic.shape[2]}] to fit semantic_codes and {self.config.model_id}; got "
+                    f"{list(acoustic.shape)}. Pass None to decode the semantic codes alone"
+                )
+        for part in parts:
+            if part.dtype.kind not in "iu":
+                raise InputError(f"codes must be integers; got {part.dtype}")
+        return np.concatenate(parts, axis=1)
+
+    def _check_range(self, codes: np.ndarray) -> None:
+        for row, size in enumerate(self.config.codec.codebook_sizes[: codes.shape[1]]):
+            outside = codes[:, row][(codes[:, row] < 0) | (codes[:, row] >= size)]
+            if outside.size:
+                name = "semantic_codes" if row == 0 else f"acoustic_codes row {row - 1}"
+                raise InputError(
+                    f"{name} has the code {int(outside[0])}, outside 0…{size - 1}; these codes "
+                    f"are damaged or not of {self.config.model_id}"
+                )
+
+
+def _as_array(value: ArrayLike, name: str) -> np.ndarray:
+    """Numpy view of numpy, JAX, torch and nested lists, without importing torch."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is not an array: {error}") from error
+
+
+def _lengths(
+    value: ArrayLike | None, batch: int, largest: int, name: str, unit: str
+) -> np.ndarray:
+    if value is None:
+        return np.full(batch, largest, np.int32)
+    lengths = _as_array(value, name)
+    if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
+        raise InputError(
+            f"{name} must be {batch} integers, one an item; got {lengths.dtype} "
+            f"{list(lengths.shape)}"
+        )
+    if lengths.size and not (0 <= lengths.min() and lengths.max() <= largest):
+        raise InputError(
+            f"{name} must lie in 0…{largest} {unit}, the padded length; got {lengths.tolist()}"
+        )
+    return lengths.astype(np.int32)
+
+
+def _num_samples(value: ArrayLike, batch: int) -> np.ndarray:
+    lengths = _as_array(value, "num_samples")
+    if lengths.dtype.kind not in "iu" or lengths.shape not in ((), (batch,)) or lengths.min() < 0:
+        raise InputError(f"num_samples must be one integer or {batch}, none negative")
+    return np.broadcast_to(lengths, (batch,)).astype(np.int32)
+
+
+def _fit(audio: Array, num_samples: int) -> Array:
+    """Cut or zero-pad ``audio [B, 1, N]`` to ``num_samples``."""
+    missing = max(0, num_samples - audio.shape[2])
+    return jnp.pad(audio, ((0, 0), (0, 0), (0, missing)))[:, :, :num_samples]

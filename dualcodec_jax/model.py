@@ -1,0 +1,116 @@
+"""The generator as users hold it: configuration, parameters, name."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dualcodec_jax import hub
+from dualcodec_jax.config import DualCodecConfig, W2vBertConfig, get_config
+from dualcodec_jax.convert.engine import Params
+from dualcodec_jax.convert.files import (
+    GENERATOR_FILES,
+    STATISTICS_FILE,
+    W2V_BERT_FILE,
+    codec_shapes,
+    export_torch,
+    w2v_bert_shapes,
+)
+from dualcodec_jax.errors import ConfigError
+from dualcodec_jax.loading import load
+from dualcodec_jax.nn.random import random_params
+from dualcodec_jax.weights import Weights, check_tree, save_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class DualCodecModel:
+    """A DualCodec generator; what :func:`get_model` returns and :class:`Inference` takes.
+
+    Attributes:
+        model_id: such as ``12hz_v1``.
+        config: sizes of the generator.
+        params: weight-normalised parameters, float32, as trained.
+        source: notes on where the weights came from.
+    """
+
+    model_id: str
+    config: DualCodecConfig
+    params: Params
+    source: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_parameters(self) -> int:
+        """Stored parameters, gains of the weight norm included."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a checkpoint folder that :func:`get_model` reads."""
+        return save_weights(self._weights(), folder, overwrite=overwrite)
+
+    def export_torch(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write a safetensors file that the PyTorch original loads strictly."""
+        return export_torch(self._weights(), path, overwrite=overwrite)
+
+    def _weights(self) -> Weights:
+        params = jax.tree.map(np.asarray, self.params)
+        return Weights("codec", self.model_id, self.config, params, self.source)
+
+
+def get_model(
+    model_id: str = "12hz_v1", pretrained_model_path: str | Path | None = None
+) -> DualCodecModel:
+    """Load a generator (upstream ``get_model``).
+
+    Args:
+        model_id: ``12hz_v1`` or ``25hz_v1``.
+        pretrained_model_path: a folder with the released safetensors files or converted
+            checkpoints, a file of either kind, or ``hf://owner/name[@revision]``. None:
+            ``$DUALCODEC_WEIGHTS``, else the released repository.
+
+    Raises:
+        ConfigError: on an unknown model id.
+        HubError: if the weights are not there.
+        WeightsError: if they do not fit the model.
+    """
+    config = get_config(model_id)
+    location = hub.codec_location(pretrained_model_path)
+    released = GENERATOR_FILES.get(model_id, f"{model_id}.safetensors")
+    weights = load("codec", location, (model_id, released), model_id)
+    check_tree(weights.params, codec_shapes(weights.config), what=f"the generator {model_id}")
+    if weights.config != config.codec:
+        raise ConfigError(f"{location}: its configuration is not that of {model_id}")
+    return DualCodecModel(model_id, weights.config, weights.params, weights.source)
+
+
+def random_model(model_id: str = "12hz_v1", seed: int = 0) -> DualCodecModel:
+    """A generator with upstream's initial values: for tests, benchmarks, training from scratch."""
+    config = get_config(model_id).codec
+    params = random_params(codec_shapes(config), seed)
+    return DualCodecModel(model_id, config, params, {"random_seed": seed})
+
+
+def load_semantic(
+    dualcodec_path: str | Path | None = None, w2v_path: str | Path | None = None
+) -> tuple[W2vBertConfig, Params, Params]:
+    """w2v-BERT's configuration and parameters, and the statistics of its features.
+
+    Arguments as in :class:`Inference`; errors as in :func:`get_model`.
+    """
+    location = hub.w2v_bert_location(w2v_path)
+    weights = load("w2v_bert", location, ("w2v_bert", W2V_BERT_FILE))
+    check_tree(weights.params, w2v_bert_shapes(weights.config), what="w2v-BERT 2.0")
+    names = ("statistics", "statistics.safetensors", "statistics.npz", STATISTICS_FILE)
+    statistics = load("statistics", hub.codec_location(dualcodec_path), names)
+    vector = jax.ShapeDtypeStruct((weights.config.hidden_size,), np.float32)
+    check_tree(statistics.params, {"mean": vector, "var": vector}, what="w2v-BERT's statistics")
+    return weights.config, weights.params, statistics.params
+
+
+def random_semantic(config: W2vBertConfig, seed: int = 0) -> tuple[Params, Params]:
+    """Random parameters of w2v-BERT, and statistics that leave its features as they are."""
+    ones = np.ones(config.hidden_size, np.float32)
+    return random_params(w2v_bert_shapes(config), seed), {"mean": 0 * ones, "var": ones}
