@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "audio.io": ("audio_info", "read_audio", "write_audio"),
+    "audio.load": ("load_audio",),
     "audio.resample": ("resample",),
     "config": ("Config", "DualCodecConfig", "W2vBertConfig", "get_config"),
     "container": ("CodeFile", "read_codes", "write_codes"),
@@ -37,6 +38,7 @@ __all__ = ["__version__", *sorted(_MODULE_OF)]
 
 if TYPE_CHECKING:
     from dualcodec_jax.audio.io import audio_info, read_audio, write_audio
+    from dualcodec_jax.audio.load import load_audio
     from dualcodec_jax.audio.resample import resample
     from dualcodec_jax.config import Config, DualCodecConfig, W2vBertConfig, get_config
     from dualcodec_jax.container import CodeFile, read_codes, write_codes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dualcodec_jax.audio.io import replacing
 from dualcodec_jax.config import code_bits
 from dualcodec_jax.errors import CodeFileError, InputError
+from dualcodec_jax.paths import replacing
 
 MAGIC = b"\x89DC\n"
 """First bytes; not ASCII and with a line end, so that text-mode transfers show."""
@@ -114,12 +113,7 @@ def write_codes(path: str | Path, code_file: CodeFile, *, overwrite: bool = Fals
         InputError: the file exists and ``overwrite`` is not set, or cannot be written.
     """
     data = pack(code_file)
-    if not overwrite and os.path.lexists(path):
-        raise InputError(
-            f"{path}: exists already; pass overwrite=True (--overwrite on the command line) or "
-            "choose another name"
-        )
-    with replacing(path) as temporary:
+    with replacing(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(data)
     return len(data)
 
@@ -343,9 +337,9 @@ def _unpack_bits(data: bytes, start: int, frames: int, sizes: Sequence[int]) -> 
     """Inverse of :func:`_pack_bits` on the payload ``data[start:]``, whose length is checked."""
     payload = np.frombuffer(data, np.uint8, offset=start)
     frame_bits = _frame_bits(sizes)
-    if used := frames * frame_bits % 8:
-        if payload[-1] & (0xFF >> used):
-            raise CodeFileError("damaged: the padding bits after the last code are not zero")
+    used = frames * frame_bits % 8
+    if used and payload[-1] & (0xFF >> used):
+        raise CodeFileError("damaged: the padding bits after the last code are not zero")
     codes = np.empty((len(sizes), frames), np.int32)
     step = _frames_at_once(frame_bits)
     for first in range(0, frames, step):

@@ -36,10 +36,16 @@ def w2v_bert_location(location: str | Path | None = None) -> str:
 
 def cache_dir() -> Path:
     """``$DUALCODEC_JAX_CACHE``, or ``dualcodec_jax`` in the user's cache folder."""
-    if CACHE_VARIABLE in os.environ:
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return local_path(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "dualcodec_jax"
+
+
+def local_path(location: str | Path) -> Path:
+    """A location that is not remote, with ``~`` expanded."""
+    return Path(os.path.expanduser(location))
 
 
 def is_remote(location: str | Path) -> bool:
@@ -50,22 +56,21 @@ def is_remote(location: str | Path) -> bool:
 def find(location: str | Path, names: Sequence[str]) -> Path:
     """The first of ``names`` that exists at ``location``, downloaded if need be.
 
-    A name is a file or a folder below the location; ``"."`` stands for the location itself.
-    From a repository only the last name, the released file, is asked for.
+    A name is a file or a folder below the location; a location that is a file is returned as it
+    is. From a repository only the last name, the released file, is asked for.
 
     Raises:
         HubError: saying what was looked for, where, and how to get it.
     """
     if is_remote(location):
         return _download(str(location), names[-1])
-    root = Path(location).expanduser()
-    if root.is_file():
+    root = local_path(location)
+    if os.path.isfile(root):
         return root
     for name in names:
-        if name != "." and (root / name).exists():
+        if os.path.exists(root / name):
             return root / name
-    what = " or ".join(name for name in names if name != ".")
-    problem = f"has no {what}" if root.is_dir() else "does not exist"
+    problem = f"has no {' or '.join(names)}" if os.path.isdir(root) else "does not exist"
     raise HubError(
         f"{root} {problem}. Download the released files there, name another folder, or use the "
         f"default {CODEC_REPOSITORY} (see docs/weights.md)"
@@ -73,33 +78,60 @@ def find(location: str | Path, names: Sequence[str]) -> Path:
 
 
 def _download(location: str, filename: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+    import huggingface_hub
+    from huggingface_hub import errors
 
     repository, _, revision = location.removeprefix("hf://").partition("@")
     revision = revision or PINNED_REVISIONS.get(repository, "main")
     try:
-        return Path(hf_hub_download(repository, filename, revision=revision))
-    except (EntryNotFoundError, HFValidationError) as error:
-        if not _offline(error):
-            raise HubError(f"{location} has no file {filename}: {error}") from error
-        raise HubError(_offline_message(location, filename, revision)) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise HubError(_offline_message(location, filename, revision)) from error
+        cached = huggingface_hub.try_to_load_from_cache(repository, filename, revision=revision)
+        if not isinstance(cached, str):
+            # Without a connection this fails at once; hf_hub_download would retry for minutes.
+            url = huggingface_hub.hf_hub_url(repository, filename, revision=revision)
+            huggingface_hub.get_hf_file_metadata(url)
+        return Path(huggingface_hub.hf_hub_download(repository, filename, revision=revision))
+    except errors.HFValidationError as error:
+        raise HubError(
+            f"{location}: not a repository; write hf://owner/name or hf://owner/name@revision "
+            f"({error})"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise HubError(
+            f"{location}: there is no such repository, or it needs permission; check the name, or "
+            "log in with `hf auth login`"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise HubError(
+            f"{location}: {repository} has no revision {revision}; name a branch, tag or commit "
+            f"of it: hf://{repository}@REVISION"
+        ) from error
+    except errors.RemoteEntryNotFoundError as error:
+        raise HubError(
+            f"{location} has no file {filename} (revision {revision}); name the repository or "
+            "folder that has it"
+        ) from error
+    # The rest are of the HTTP library, of the transfer library, or of the file system.
+    except Exception as error:
+        raise HubError(_failure(error, location, filename, revision)) from error
 
 
-def _offline(error: Exception) -> bool:
-    from huggingface_hub.errors import LocalEntryNotFoundError
+def _failure(error: Exception, location: str, filename: str, revision: str) -> str:
+    """What to do about a download that failed for no fault of the names."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    return isinstance(error, LocalEntryNotFoundError)
-
-
-def _offline_message(location: str, filename: str, revision: str) -> str:
+    what = f"cannot download {filename} from {location} (revision {revision})"
+    detail = str(error).partition("\n")[0] or type(error).__name__
+    if isinstance(error, HfHubHTTPError):
+        return f"{what}: the hub refused ({detail}); try again later"
+    if isinstance(error, OSError) and not isinstance(
+        error, ConnectionError | TimeoutError | LocalEntryNotFoundError
+    ):
+        return f"{what}: {detail}; make room or set HF_HOME to another place"
     repository = location.removeprefix("hf://").partition("@")[0]
     variable = W2V_BERT_VARIABLE if "w2v" in repository else CODEC_VARIABLE
     return (
-        f"cannot download {filename} from {location} (revision {revision}): the hub cannot be "
-        "reached and the file is not in its local cache. Either set HF_ENDPOINT to a mirror, or "
-        f"on a machine with a connection run `hf download {repository} {filename} --revision "
-        f"{revision} --local-dir DIR`, copy DIR here and set {variable}=DIR"
+        f"{what}: the hub cannot be reached ({detail}) and the file is not in its local cache. "
+        "Either set HF_ENDPOINT to a mirror, or on a machine with a connection run "
+        f"`hf download {repository} {filename} --revision {revision} --local-dir DIR`, copy DIR "
+        f"here and set {variable}=DIR"
     )

@@ -7,6 +7,7 @@ buckets so that a new length does not recompile, and runs the pure functions of
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Inference:
         device: Any = None,
         autocast: Any = None,
         semantic: tuple[Any, Any, Any] | None = None,
+        decode_only: bool = False,
     ) -> None:
         """Load the semantic model and put everything on the default device.
 
@@ -62,6 +64,7 @@ class Inference:
             device: ignored with a warning; JAX places arrays on its default device.
             autocast: ignored with a warning; see ``precision``.
             semantic: (configuration, parameters, statistics) already in memory, instead of paths.
+            decode_only: do not load the semantic model, which only encoding needs.
 
         Raises:
             HubError, WeightsError, ConfigError: see :func:`dualcodec_jax.get_model`.
@@ -75,18 +78,15 @@ class Inference:
             )
         if dtype is not None:
             precision = jnp.dtype(dtype).name if not isinstance(dtype, str) else dtype
-        config, w2v_bert, statistics = semantic or load_semantic(dualcodec_path, w2v_path)
         self.config = Config(
-            model_id=dualcodec_model.model_id,
-            codec=dualcodec_model.config,
-            semantic=config,
-            precision=precision,
+            model_id=dualcodec_model.model_id, codec=dualcodec_model.config, precision=precision
         )
-        self.params: functional.Params = {
-            "codec": jax.jit(fold_weight_norm)(dualcodec_model.params),
-            "semantic": jax.device_put(w2v_bert),
-            "statistics": jax.device_put(statistics),
-        }
+        self.params: functional.Params = {"codec": jax.jit(fold_weight_norm)(dualcodec_model.params)}
+        if not decode_only:
+            config, w2v_bert, statistics = semantic or load_semantic(dualcodec_path, w2v_path)
+            self.config = dataclasses.replace(self.config, semantic=config)
+            self.params["semantic"] = jax.device_put(w2v_bert)
+            self.params["statistics"] = jax.device_put(statistics)
 
     def encode(
         self,
@@ -115,6 +115,8 @@ class Inference:
             InputError: on wrong shapes, types, lengths or ``n_quantizers``.
             AudioError: if samples are not finite.
         """
+        if "semantic" not in self.params:
+            raise InputError("this Inference was made with decode_only=True; it cannot encode")
         codec = self.config.codec
         count = self._count(n_quantizers)
         samples = _as_array(audio, "audio")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dualcodec_jax import hub
-from dualcodec_jax.errors import WeightsError
+from dualcodec_jax.errors import InputError, WeightsError
 from dualcodec_jax.weights import (
     FORMAT_VERSION,
     Kind,
@@ -22,9 +22,7 @@ from dualcodec_jax.weights import (
 logger = logging.getLogger(__name__)
 
 
-def load(
-    kind: Kind, location: str, names: Sequence[str], model_id: str | None = None
-) -> Weights:
+def load(kind: Kind, location: str, names: Sequence[str], model_id: str | None = None) -> Weights:
     """Load weights of ``kind`` from a folder, file or repository.
 
     A file of the PyTorch original is converted and verified the first time; the result is
@@ -40,7 +38,7 @@ def load(
         HubError: if there is nothing to load.
         WeightsError: if what is there does not fit.
     """
-    root = Path(location).expanduser()
+    root = hub.local_path(location)
     if not hub.is_remote(location) and is_checkpoint(root):
         return _checked(load_weights(root, kind), model_id, root)
     path = hub.find(location, names)
@@ -57,7 +55,7 @@ def load(
     weights = read_file(path, kind=kind, model_id=model_id)
     try:
         save_weights(weights, cached, overwrite=True)
-    except OSError as error:
+    except (InputError, WeightsError) as error:
         logger.warning("cannot keep converted weights in %s: %s", cached, error)
     return weights
 
@@ -71,7 +69,7 @@ def _checked(weights: Weights, model_id: str | None, path: Path) -> Weights:
 def _cache_folder(path: Path, kind: Kind, model_id: str | None) -> Path:
     status = path.stat()
     beside = path.parent / "config.json"
-    extra = beside.read_text(encoding="utf-8") if kind == "w2v_bert" and beside.is_file() else ""
+    extra = beside.read_bytes().hex() if kind == "w2v_bert" and beside.is_file() else ""
     identity = [
         str(path.resolve()),
         status.st_size,

@@ -10,12 +10,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -27,7 +25,8 @@ from dualcodec_jax.config import (
     to_dict,
 )
 from dualcodec_jax.convert.engine import Params, flatten, raise_problems, unflatten
-from dualcodec_jax.errors import InputError, WeightsError
+from dualcodec_jax.errors import ConfigError, InputError, WeightsError
+from dualcodec_jax.paths import replacing
 
 FORMAT = "dualcodec_jax"
 FORMAT_VERSION = 1
@@ -63,25 +62,25 @@ class Weights:
 
 def is_checkpoint(folder: str | Path) -> bool:
     """Whether ``folder`` looks like a checkpoint of this format."""
-    path = Path(folder) / CONFIG_FILE
-    if not path.is_file() or not (Path(folder) / TENSOR_FILE).is_file():
-        return False
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("format") == FORMAT
-    except (ValueError, AttributeError):
+        _read_meta(Path(folder) / CONFIG_FILE)
+    except WeightsError:
         return False
+    return (Path(folder) / TENSOR_FILE).is_file()
 
 
 def save_weights(weights: Weights, folder: str | Path, *, overwrite: bool = False) -> Path:
     """Write a checkpoint folder; nothing is left behind if that fails.
 
     Raises:
-        InputError: if the folder exists and ``overwrite`` is not set.
+        InputError: if the folder exists and ``overwrite`` is not set or it holds anything but a
+            checkpoint, or if it cannot be written.
         WeightsError: if what was written does not read back bit for bit.
     """
     folder = Path(folder)
-    with new_path(folder, overwrite=overwrite) as temporary:
-        temporary.mkdir()
+    if overwrite:
+        _check_disposable(folder)
+    with replacing(folder, overwrite=overwrite, folder=True) as temporary:
         meta = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -103,35 +102,73 @@ def load_weights(folder: str | Path, kind: Kind) -> Weights:
     Raises:
         WeightsError: if it is missing, damaged, of another kind or of an unknown version.
     """
-    folder = Path(folder)
-    path = folder / CONFIG_FILE
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder}: not a checkpoint folder: {error}") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise WeightsError(f"{path}: not a checkpoint of dualcodec_jax")
+    weights = load_any(folder)
+    if weights.kind != kind:
+        raise WeightsError(f"{folder}: holds {weights.kind} weights, not {kind}")
+    return weights
+
+
+def load_any(folder: str | Path) -> Weights:
+    """Read a checkpoint folder of any kind; errors as :func:`load_weights`."""
+    path = Path(folder) / CONFIG_FILE
+    meta = _read_meta(path)
     if meta.get("format_version") != FORMAT_VERSION:
         raise WeightsError(
             f"{path}: format version {meta.get('format_version')}, but this release reads "
             f"{FORMAT_VERSION}; convert the original weights again"
         )
-    if meta.get("kind") != kind:
-        raise WeightsError(f"{path}: holds {meta.get('kind')} weights, not {kind}")
+    kind, model_id = meta.get("kind"), meta.get("model_id")
+    if not isinstance(kind, str) or kind not in CONFIG_CLASSES:
+        raise WeightsError(f"{path}: unknown kind of weights {kind!r}")
+    if not isinstance(model_id, str):
+        raise WeightsError(f"{path}: model_id must be a name; got {model_id!r}")
     config_class = CONFIG_CLASSES[kind]
-    return Weights(
-        kind=kind,
-        model_id=meta["model_id"],
-        config=None if config_class is None else from_dict(config_class, meta["config"]),
-        params=unflatten(
-            {tuple(name.split(".")): v for name, v in read_tensors(folder / TENSOR_FILE).items()}
-        ),
-        source=meta.get("source", {}),
-    )
+    try:
+        config = None if config_class is None else from_dict(config_class, meta["config"])
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:  # missing, or of the wrong types
+        raise WeightsError(f"{path}: the configuration is damaged: {error}") from error
+    leaves = {
+        tuple(name.split(".")): value
+        for name, value in read_tensors(Path(folder) / TENSOR_FILE).items()
+    }
+    for leaf in leaves:
+        if any(leaf[:depth] in leaves for depth in range(1, len(leaf))):
+            raise WeightsError(f"{folder}: {'.'.join(leaf)} lies below another tensor")
+    params = unflatten(leaves)
+    return Weights(cast(Kind, kind), model_id, config, params, meta.get("source", {}))
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """The ``config.json`` of a checkpoint, of whatever version."""
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path.parent}: not a checkpoint folder: {error}") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise WeightsError(f"{path}: not a checkpoint of dualcodec_jax")
+    return meta
+
+
+def _check_disposable(folder: Path) -> None:
+    """Raise unless replacing ``folder`` deletes nothing but a checkpoint, whole or damaged."""
+    if not os.path.isdir(folder):
+        return
+    others = sorted(set(os.listdir(folder)) - {CONFIG_FILE, TENSOR_FILE})
+    if others:
+        raise InputError(
+            f"{folder}: holds {others[0]}, which is no part of a checkpoint and would be deleted; "
+            "choose another folder"
+        )
 
 
 def check_tree(params: Params, shapes: Params, *, what: str) -> None:
-    """Raise :class:`WeightsError` unless ``params`` has exactly the leaves of ``shapes``, float32."""
+    """Raise unless ``params`` has exactly the leaves of ``shapes``, in float32.
+
+    Raises:
+        WeightsError: listing what is missing, unexpected, misshapen or of another type.
+    """
     have, want = flatten(params), flatten(shapes)
     problems = [f"missing parameter {'/'.join(p)}" for p in sorted(set(want) - set(have))]
     problems += [f"unexpected parameter {'/'.join(p)}" for p in sorted(set(have) - set(want))]
@@ -149,26 +186,16 @@ def read_tensors(path: Path, keys: list[str] | None = None) -> dict[str, np.ndar
     """Arrays of a safetensors file, all or those named.
 
     Raises:
-        WeightsError: if the file is missing or damaged.
+        WeightsError: if the file is missing or damaged, or has a type that numpy lacks.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {key: file.get_tensor(key) for key in (keys or file.keys())}
-    except (SafetensorError, OSError, TypeError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file: {error}") from error
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in (file.keys() if keys is None else keys)}
 
 
 def tensor_names(path: Path) -> list[str]:
     """Names of the tensors in a safetensors file; raises :class:`WeightsError` if damaged."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable safetensors file: {error}") from error
+    with _opened(path) as file:
+        return list(file.keys())
 
 
 def write_tensors(tensors: dict[str, Any], path: Path) -> None:
@@ -176,11 +203,24 @@ def write_tensors(tensors: dict[str, Any], path: Path) -> None:
 
     safetensors writes the memory of a transposed view without its strides, which is silently
     wrong, so every array is made contiguous first.
+
+    Raises:
+        OSError: if it cannot be written.
+        WeightsError: if it does not read back as written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    save_file(arrays, path)
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    # safetensors makes its files readable by their owner alone; these are for anyone who may
+    # read any other new file.
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file(arrays, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    path.chmod(mode)
     written = read_tensors(path)
     for name, value in arrays.items():
         if written[name].dtype != value.dtype or written[name].tobytes() != value.tobytes():
@@ -188,21 +228,15 @@ def write_tensors(tensors: dict[str, Any], path: Path) -> None:
 
 
 @contextmanager
-def new_path(final: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary sibling of ``final`` that takes its place only if the block succeeds.
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
 
-    Raises:
-        InputError: if ``final`` exists and ``overwrite`` is not set.
-    """
-    if final.exists() and not overwrite:
-        raise InputError(f"{final} exists; pass overwrite=True (--overwrite) to replace it")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
     try:
-        temporary = holder / final.name
-        yield temporary
-        if final.is_dir():
-            os.replace(final, holder / "replaced")
-        os.replace(temporary, final)
-    finally:
-        shutil.rmtree(holder, ignore_errors=True)
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file: {error}") from error
+    except (TypeError, AttributeError) as error:  # from numpy's lack of a type
+        raise WeightsError(
+            f"{path}: has tensors of a type that cannot be read ({error}); save them as float32"
+        ) from error

@@ -31,10 +31,10 @@ from dualcodec_jax.errors import ConfigError, WeightsError
 from dualcodec_jax.nn.codec import DualCodec
 from dualcodec_jax.nn.discriminator import Discriminator
 from dualcodec_jax.nn.w2v_bert import W2vBert
+from dualcodec_jax.paths import replacing
 from dualcodec_jax.weights import (
     Kind,
     Weights,
-    new_path,
     read_tensors,
     save_weights,
     tensor_names,
@@ -46,8 +46,21 @@ GENERATOR_FILES = {
     "25hz_v1": "dualcodec_25hz_16384_1024.safetensors",
 }
 STATISTICS_FILE = "w2vbert2_mean_var_stats_emilia.pt"
+DISCRIMINATOR_PREFIX = "discriminator_"
 W2V_BERT_FILE = "model.safetensors"
 SEMANTIC_LAYERS = 17
+W2V_BERT_SIZES = {
+    "input_dim": "feature_projection_input_dim",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "conv_kernel_size": "conv_depthwise_kernel_size",
+    "left_max_position": "left_max_position_embeddings",
+    "right_max_position": "right_max_position_embeddings",
+    "layer_norm_eps": "layer_norm_eps",
+}
+"""Fields of :class:`W2vBertConfig` and their names in ``config.json`` of ``transformers``."""
 
 
 def convert_file(
@@ -113,7 +126,7 @@ def export_torch(weights: Weights, path: str | Path, *, overwrite: bool = False)
     rules = rules_of(weights.kind, weights.config)
     tensors = to_torch(weights.params, rules, what=f"the PyTorch {weights.kind}")
     path = Path(path)
-    with new_path(path, overwrite=overwrite) as temporary:
+    with replacing(path, overwrite=overwrite) as temporary:
         write_tensors(tensors, temporary)
     return path
 
@@ -208,10 +221,12 @@ def _guess_model_id(tensors: dict[str, np.ndarray]) -> str | None:
         keys = {rule.torch_key for rule in codec_rules(config)}
         named = normalize_names(tensors, keys)
         first = named.get("dac.encoder.block.0.weight_v")
-        books = sum(1 for key in named if key.startswith("dac.") and key.endswith("codebook.weight"))
-        if first is not None and first.shape[0] == config.encoder_dim:
-            if books == config.n_codebooks:
-                return model_id
+        books = sum(
+            1 for key in named if key.startswith("dac.") and key.endswith("codebook.weight")
+        )
+        sizes = None if first is None else (first.shape[:1], books)
+        if sizes == ((config.encoder_dim,), config.n_codebooks):
+            return model_id
     return None
 
 
@@ -231,25 +246,22 @@ def _w2v_bert_config(path: Path) -> W2vBertConfig:
         return config
     try:
         values = json.loads(beside.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{beside}: not valid JSON: {error}") from error
-    layers = values.get("num_hidden_layers", 24)
-    if layers < SEMANTIC_LAYERS:
+    if not isinstance(values, dict):
+        raise WeightsError(f"{beside}: not a configuration of w2v-BERT 2.0")
+    sizes: dict[str, Any] = {
+        name: values[key] for name, key in W2V_BERT_SIZES.items() if key in values
+    }
+    for name, size in sizes.items():
+        kind = type(getattr(config, name))
+        if not isinstance(size, kind) or not size > 0:
+            raise WeightsError(f"{beside}: {W2V_BERT_SIZES[name]} must be positive; got {size!r}")
+    if (layers := sizes.pop("num_layers", SEMANTIC_LAYERS)) < SEMANTIC_LAYERS:
         raise WeightsError(
             f"{beside}: {layers} layers, but DualCodec reads the output of layer {SEMANTIC_LAYERS}"
         )
-    return dataclasses.replace(
-        config,
-        input_dim=values.get("feature_projection_input_dim", config.input_dim),
-        hidden_size=values.get("hidden_size", config.hidden_size),
-        num_heads=values.get("num_attention_heads", config.num_heads),
-        intermediate_size=values.get("intermediate_size", config.intermediate_size),
-        conv_kernel_size=values.get("conv_depthwise_kernel_size", config.conv_kernel_size),
-        left_max_position=values.get(
-            "left_max_position_embeddings", config.left_max_position
-        ),
-        right_max_position=values.get(
-            "right_max_position_embeddings", config.right_max_position
-        ),
-        layer_norm_eps=values.get("layer_norm_eps", config.layer_norm_eps),
-    )
+    try:
+        return dataclasses.replace(config, **sizes)
+    except ConfigError as error:
+        raise WeightsError(f"{beside}: {error}") from error

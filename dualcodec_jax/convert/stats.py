@@ -1,8 +1,8 @@
 """Reader of the semantic features' statistics, ``w2vbert2_mean_var_stats_emilia.pt``.
 
 A ``.pt`` file is a zip archive with a pickle. Unpickling runs whatever the file asks for,
-so this reader allows only what a dictionary of plain tensors needs, executes nothing else,
-and needs no torch.
+so this reader allows only the names and opcodes that a dictionary of plain tensors needs,
+executes nothing else, and needs no torch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import io
 import pickle
+import pickletools
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,24 @@ from dualcodec_jax.errors import WeightsError
 
 MAX_BYTES = 64 * 2**20
 """A statistics file is a few kilobytes; anything above this is refused unread."""
+MAX_PICKLE_BYTES = 2**20
+"""The same for its pickle, which takes less than one."""
 
 _DTYPES = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
     "HalfStorage": np.dtype("<f2"),
 }
+# What pickles of dictionaries, tuples, strings, numbers and tensors are made of. BUILD, NEWOBJ
+# and INST, which set the state of objects or make them, are not among it.
+# fmt: off
+_OPCODES = frozenset({
+    "PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1",
+    "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "EMPTY_TUPLE", "TUPLE",
+    "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_DICT", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT",
+    "MEMOIZE", "BINGET", "LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BINPERSID",
+})
+# fmt: on
 
 
 def read_statistics(path: str | Path) -> dict[str, np.ndarray]:
@@ -40,7 +53,9 @@ def read_statistics(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     try:
         values = _READERS.get(path.suffix, _read_pt)(path)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # zipfile, zlib, pickle and numpy have one for every damage
         raise WeightsError(f"{path}: not a readable statistics file: {error}") from error
     if not isinstance(values, dict) or not {"mean", "var"} <= set(values):
         raise WeightsError(f"{path}: expected a dictionary with the tensors 'mean' and 'var'")
@@ -55,7 +70,8 @@ def read_statistics(path: str | Path) -> dict[str, np.ndarray]:
 def _vector(value: Any, name: str, path: Path) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         raise WeightsError(f"{path}: '{name}' is not a tensor of floats")
-    vector = np.ascontiguousarray(value.reshape(-1), np.float32)
+    with np.errstate(over="ignore"):  # what overflows is not finite
+        vector = np.ascontiguousarray(value.reshape(-1), np.float32)
     if vector.size == 0 or not np.isfinite(vector).all():
         raise WeightsError(f"{path}: '{name}' is empty or has values that are not finite")
     return vector
@@ -63,8 +79,7 @@ def _vector(value: Any, name: str, path: Path) -> np.ndarray:
 
 def _read_pt(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-            raise WeightsError(f"{path}: larger than {MAX_BYTES} bytes; not a statistics file")
+        _check_size(path, sum(entry.file_size for entry in archive.infolist()))
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise WeightsError(f"{path}: not a file written by torch.save")
@@ -76,18 +91,22 @@ def _read_pt(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    _check_size(path, path.stat().st_size)
+    return load_file(path)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as archive:
-        return dict(archive)
+    with zipfile.ZipFile(path) as archive:
+        _check_size(path, sum(entry.file_size for entry in archive.infolist()))
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise WeightsError(f"{path}: larger than {MAX_BYTES} bytes; not a statistics file")
 
 
 _READERS = {".pt": _read_pt, ".safetensors": _read_safetensors, ".npz": _read_npz}
@@ -97,8 +116,11 @@ class _Unpickler(pickle.Unpickler):
     """Allows tensors over storages and ordered dictionaries; refuses every other name."""
 
     def __init__(self, archive: zipfile.ZipFile, prefix: str) -> None:
-        super().__init__(io.BytesIO(archive.read(f"{prefix}data.pkl")))
+        data = archive.read(f"{prefix}data.pkl")
+        _check_opcodes(data)
+        super().__init__(io.BytesIO(data))
         self._archive, self._prefix = archive, prefix
+        self._storages: dict[str, bytes] = {}  # read once each, however often they are named
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -115,7 +137,9 @@ class _Unpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> np.ndarray:
         match pid:
             case ("storage", np.dtype() as dtype, str(key), _, int(count)):
-                data = self._archive.read(f"{self._prefix}data/{key}")
+                if key not in self._storages:
+                    self._storages[key] = self._archive.read(f"{self._prefix}data/{key}")
+                data = self._storages[key]
             case _:
                 raise pickle.UnpicklingError("unknown storage reference")
         if len(data) != count * dtype.itemsize:
@@ -123,15 +147,29 @@ class _Unpickler(pickle.Unpickler):
         return np.frombuffer(data, dtype)
 
 
-def _rebuild_tensor(
-    storage: Any, offset: Any, shape: Any, stride: Any, *_: Any
-) -> np.ndarray:
+def _check_opcodes(data: bytes) -> None:
+    """Raise unless a pickle is well-formed and made of :data:`_OPCODES` only; runs nothing."""
+    if len(data) > MAX_PICKLE_BYTES:
+        raise pickle.UnpicklingError(f"its pickle is larger than {MAX_PICKLE_BYTES} bytes")
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name not in _OPCODES:
+            raise pickle.UnpicklingError(
+                f"its pickle has the opcode {opcode.name}, which a statistics file does not need; "
+                "refused, because loading it could run code"
+            )
+        # The unpickler allocates a memo as large as the largest index.
+        if opcode.name == "LONG_BINPUT" and int(argument or 0) > len(data):
+            raise pickle.UnpicklingError(f"its pickle has the memo index {argument}")
+
+
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> np.ndarray:
     """``torch._utils._rebuild_tensor_v2`` for contiguous tensors, with every bound checked."""
     if not isinstance(storage, np.ndarray) or not isinstance(offset, int):
         raise pickle.UnpicklingError("malformed tensor")
     if not all(isinstance(size, int) and size >= 0 for size in (*shape, *stride, offset)):
         raise pickle.UnpicklingError("malformed tensor shape")
-    expected, size = [], 1
+    expected: list[int] = []
+    size = 1
     for extent in reversed(shape):
         expected.insert(0, size)
         size *= extent

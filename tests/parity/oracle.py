@@ -75,6 +75,7 @@ from audiotools import AudioSignal, STFTParams  # noqa: E402
 from dualcodec.infer.dualcodec.inference_with_semantic import Inference  # noqa: E402
 from dualcodec.model_codec import Discriminator, DualCodec  # noqa: E402
 from dualcodec.model_codec import cnn, dac_layers, dac_model, dac_quantize  # noqa: E402
+from easydict import EasyDict as edict  # noqa: E402
 
 resample = torchaudio.functional.resample
 
@@ -88,6 +89,7 @@ __all__ = [
     "dac_layers",
     "dac_model",
     "dac_quantize",
+    "edict",
     "resample",
     "torch",
 ]

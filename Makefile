@@ -1,0 +1,59 @@
+# Needs python3 (3.11 or newer) and make; everything else goes into $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PARITY_VENV ?= .venv-parity
+PARITY_BIN := $(PARITY_VENV)/bin
+PIP_FLAGS ?= -q --disable-pip-version-check
+
+.PHONY: help demo test test-slow test-parity test-parity-slow lint bench golden clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(VENV)/.run: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "dualcodec_jax needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install $(PIP_FLAGS) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/pip install $(PIP_FLAGS) -e ".[dev]"
+	touch $@
+
+# The originals pin packages that cannot live beside current ones, hence --no-deps.
+$(PARITY_VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(PARITY_VENV)
+	$(PARITY_BIN)/pip install $(PIP_FLAGS) torch==2.13.0
+	$(PARITY_BIN)/pip install $(PIP_FLAGS) -e ".[dev,parity]"
+	$(PARITY_BIN)/pip install $(PIP_FLAGS) --no-deps dualcodec==0.4.2 descript-audiotools==0.7.2 torchaudio==2.11.0
+	touch $@
+
+demo: $(VENV)/.run ## speech to codes and back, on a bundled recording
+	$(BIN)/dualcodec-jax demo
+
+test: $(VENV)/.dev ## the tests that need neither torch nor a network
+	$(BIN)/pytest tests --ignore=tests/parity -m "not slow"
+
+test-slow: $(VENV)/.dev ## the longer ones of these
+	$(BIN)/pytest tests --ignore=tests/parity -m slow
+
+test-parity: $(PARITY_VENV)/.ready ## against the PyTorch originals (installs torch)
+	$(PARITY_BIN)/pytest tests/parity -m "not slow"
+
+test-parity-slow: $(PARITY_VENV)/.ready ## the longer ones of these
+	$(PARITY_BIN)/pytest tests/parity -m slow
+
+lint: $(VENV)/.dev ## style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(PARITY_VENV)/.ready ## speed on this machine beside the PyTorch originals
+	$(PARITY_BIN)/python benchmarks/codec_speed.py
+
+golden: $(PARITY_VENV)/.ready ## rewrite the golden files from the PyTorch originals
+	$(PARITY_BIN)/python tests/golden/make_golden.py
+
+clean: ## remove environments and caches
+	rm -rf $(VENV) $(PARITY_VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis demo_output

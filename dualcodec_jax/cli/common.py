@@ -1,0 +1,200 @@
+"""What the commands share: options, models by name, progress, errors."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from dualcodec_jax.errors import DualCodecError, HubError, InputError, WeightsError
+
+if TYPE_CHECKING:
+    from dualcodec_jax.inference import Inference
+
+console = Console(stderr=True, soft_wrap=True)
+
+FAILED, USAGE = 1, 2
+RANDOM = "random"
+"""Value of ``--weights`` that asks for random parameters of the model's shapes."""
+
+
+class PrecisionChoice(str, enum.Enum):
+    """Values of ``--precision``."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="LOCATION",
+        help="Folder, file or hf://owner/name with the codec's weights and statistics; 'random' "
+        "for random ones. Default: $DUALCODEC_WEIGHTS, else the released repository.",
+        show_default=False,
+    ),
+]
+W2vOption = Annotated[
+    str | None,
+    typer.Option(
+        "--w2v",
+        metavar="LOCATION",
+        help="Folder, file or hf://owner/name with w2v-BERT 2.0. Default: $DUALCODEC_W2V_BERT, "
+        "else its repository.",
+        show_default=False,
+    ),
+]
+PrecisionOption = Annotated[
+    PrecisionChoice,
+    typer.Option("--precision", help="float32 gives the original's codes; bfloat16 is faster "
+                 "on GPU and TPU."),
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace existing output files.")
+]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def reports_errors(function: Function) -> Function:
+    """Show a typed error as one line and exit with status 2; other exceptions pass through."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except DualCodecError as error:
+            show_error(error)
+            raise typer.Exit(USAGE) from None
+
+    return wrapper  # type: ignore[return-value]
+
+
+def show_error(error: Exception, name: str | Path | None = None) -> None:
+    """Print one error, with the input it belongs to unless the message names it."""
+    text = str(error)
+    prefix = f"{name}: " if name is not None and str(name) not in text else ""
+    console.print(f"error: {prefix}{text}", style="red", markup=False, highlight=False)
+
+
+def show_note(text: str) -> None:
+    """Print something the user should know that is not an error."""
+    console.print(f"note: {text}", style="yellow", markup=False, highlight=False)
+
+
+def load_inference(
+    model_id: str,
+    weights: str | None,
+    w2v: str | None,
+    precision: str,
+    *,
+    decode_only: bool = False,
+) -> Inference:
+    """Build :class:`Inference`, saying what is being loaded.
+
+    Raises:
+        ConfigError, HubError, WeightsError: see :func:`dualcodec_jax.get_model`.
+    """
+    from dualcodec_jax.compilation import enable_cache
+    from dualcodec_jax.config import get_config
+    from dualcodec_jax.inference import Inference
+    from dualcodec_jax.model import get_model, random_model, random_semantic
+
+    enable_cache()
+    config = get_config(model_id)
+    random = weights == RANDOM
+    if random:
+        show_note("random weights: codes and audio are meaningless, only shapes and speed are real")
+    with console.status(f"loading {model_id} …"):
+        model = random_model(model_id) if random else get_model(model_id, weights)
+        semantic = None
+        if random and not decode_only:
+            semantic = (config.semantic, *random_semantic(config.semantic))
+        return Inference(
+            model,
+            dualcodec_path=weights,
+            w2v_path=w2v,
+            precision=precision,  # type: ignore[arg-type]
+            semantic=semantic,
+            decode_only=decode_only,
+        )
+
+
+def plan_outputs(
+    inputs: Sequence[tuple[Path, Path]], folder: Path, suffix: str, overwrite: bool
+) -> list[tuple[Path, Path]]:
+    """Pair every input with its output below ``folder``; refuse collisions before any work.
+
+    Raises:
+        InputError: if two inputs would write one file, or outputs exist without ``--overwrite``.
+    """
+    sources: dict[Path, Path] = {}
+    plan = []
+    for path, relative in inputs:
+        target = folder / relative.with_suffix(suffix)
+        if target in sources:
+            raise InputError(f"{sources[target]} and {path} would both be written to {target}")
+        if os.path.exists(target) and os.path.samefile(target, path):
+            raise InputError(f"{target} is an input; choose another output folder with -o")
+        sources[target] = path
+        plan.append((path, target))
+    existing = [target for target in sources if target.exists()]
+    if existing and not overwrite:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise InputError(f"{existing[0]}{more} exists; pass --overwrite to replace it")
+    return plan
+
+
+@contextmanager
+def progress_bar(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """A progress bar over ``total`` items; yields the function that advances it by one."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=total < 2) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+def process_each(
+    plan: Sequence[tuple[Path, Path]], what: str, work: Callable[[Path, Path], None]
+) -> None:
+    """Run ``work(input, output)`` on every pair; report failures and exit with status 1 if any.
+
+    Weights that cannot be loaded end the run: no input could succeed.
+    """
+    failed = 0
+    with progress_bar(len(plan), what) as advance:
+        for path, target in plan:
+            try:
+                work(path, target)
+            except (HubError, WeightsError):
+                raise
+            except DualCodecError as error:
+                show_error(error, path)
+                failed += 1
+            advance()
+    if failed:
+        if len(plan) > 1:
+            console.print(f"{failed} of {len(plan)} inputs failed", style="red")
+        raise typer.Exit(FAILED)

@@ -1,0 +1,78 @@
+"""``demo``: the whole path on a bundled recording, with the best weights at hand."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dualcodec_jax.cli.codec import decode_file, encode_file
+from dualcodec_jax.cli.common import RANDOM, load_inference, reports_errors, show_note
+from dualcodec_jax.hub import CODEC_VARIABLE, W2V_BERT_VARIABLE
+
+MODEL_ID = "12hz_v1"
+T = TypeVar("T")
+
+
+@reports_errors
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results.")
+    ] = Path("demo_output"),
+) -> None:
+    """Run audio → codes → file → audio on a bundled LibriVox recording.
+
+    Uses released weights if $DUALCODEC_WEIGHTS names them, random ones otherwise.
+    """
+    import numpy as np
+
+    from dualcodec_jax.audio.io import write_audio
+    from dualcodec_jax.container import read_codes, write_codes
+
+    clip = Path(str(resources.files("dualcodec_jax") / "assets" / "librivox.flac"))
+    weights = os.environ.get(CODEC_VARIABLE)
+    if not weights:
+        show_note(
+            f"no released weights are configured ({CODEC_VARIABLE}, {W2V_BERT_VARIABLE}); the "
+            "decoded audio will be noise"
+        )
+    inference, loading = _timed(
+        lambda: load_inference(MODEL_ID, weights or RANDOM, None, "float32")
+    )
+    (codes, samples), first = _timed(lambda: encode_file(inference, clip, None))
+    _, again = _timed(lambda: encode_file(inference, clip, None))
+    seconds = samples.size / codes.sample_rate
+    code_path = output / "librivox.dualcodec"
+    size = write_codes(code_path, codes, overwrite=True)
+    stored = read_codes(code_path)
+    table = Table("what", "result", title=f"{MODEL_ID} on {seconds:.1f} s of speech")
+    table.add_row("weights", weights or "random: not a trained model")
+    table.add_row("loading", f"{loading:.1f} s")
+    table.add_row("encode", f"{again:.2f} s, {again / seconds:.3f} × real time ({first:.1f} s first)")
+    table.add_row("codes", f"{stored.n_quantizers} × {stored.num_frames}")
+    table.add_row("file", f"{size} bytes, {stored.bitrate / 1000:.3f} kbit/s of codes")
+    write_audio(output / "original.wav", samples, codes.sample_rate)
+    for count in (stored.n_quantizers, 1):
+        audio, first = _timed(lambda n=count: decode_file(inference, stored, n))
+        _, again = _timed(lambda n=count: decode_file(inference, stored, n))
+        write_audio(output / f"decoded_{count}.wav", audio, codes.sample_rate)
+        peak = float(np.abs(audio).max())
+        table.add_row(
+            f"decode {count} of {stored.n_quantizers}",
+            f"{again:.2f} s, {again / seconds:.3f} × real time ({first:.1f} s first), peak {peak:.2f}",
+        )
+    table.add_row("written to", str(output))
+    Console().print(table)
+
+
+def _timed(function: Callable[[], T]) -> tuple[T, float]:
+    start = time.perf_counter()
+    result = function()
+    return result, time.perf_counter() - start
