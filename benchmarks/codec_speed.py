@@ -26,22 +26,21 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "parity"))
 warnings.simplefilter("ignore")
 
-import oracle  # noqa: E402  (before transformers: it makes torchaudio importable)
-from oracle import torch  # noqa: E402
-
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from transformers import (  # noqa: E402
+import jax
+import numpy as np
+import oracle
+from oracle import torch
+from transformers import (
     SeamlessM4TFeatureExtractor,
     Wav2Vec2BertConfig,
     Wav2Vec2BertModel,
 )
 
-import dualcodec_jax  # noqa: E402
-from dualcodec_jax.convert.files import rules_of  # noqa: E402
-from dualcodec_jax.convert.engine import to_torch  # noqa: E402
-from dualcodec_jax.functional import semantic_features  # noqa: E402
-from dualcodec_jax.nn.codec import DualCodec  # noqa: E402
+import dualcodec_jax
+from dualcodec_jax.convert.engine import to_torch
+from dualcodec_jax.convert.files import rules_of
+from dualcodec_jax.functional import semantic_features
+from dualcodec_jax.nn.codec import DualCodec
 
 RELEASED_LAYERS = 24
 
@@ -100,7 +99,7 @@ def _measure_model(
     params, codec = inference.params, inference.params["codec"]
     features_of = jax.jit(lambda p, a: semantic_features(p, config, a)[0])
     features = features_of(params, samples[:, 0])
-    encoder = apply("encode_acoustic")
+    encoder, semantic_encoder = apply("encode_acoustic"), apply("encode_semantic")
     torch_features = torch.from_numpy(np.asarray(features)).transpose(1, 2)
     dac = upstream.model.dac
     pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
@@ -117,7 +116,7 @@ def _measure_model(
             lambda: dac.encoder(dac.preprocess(tensor, 24000)),
         ),
         "· ConvNeXt and semantic VQ": (
-            lambda s=apply("encode_semantic"): s(codec, features)[0],
+            lambda: semantic_encoder(codec, features)[0],
             lambda: upstream.model.convnext_decoder(
                 upstream.model.semantic_vq(upstream.model.convnext_encoder(torch_features))[0]
             ),

@@ -52,8 +52,8 @@ class DualCodecConfig:
             )
         if self.decoder_dim % 2 ** len(self.decoder_rates):
             raise ConfigError(
-                f"decoder_dim {self.decoder_dim} must be divisible by 2**{len(self.decoder_rates)}, "
-                "because each decoder block halves it"
+                f"decoder_dim {self.decoder_dim} must be divisible by "
+                f"2**{len(self.decoder_rates)}, because each decoder block halves it"
             )
         if self.decode_semantic_for_codec and self.semantic_dim != self.latent_dim:
             raise ConfigError(

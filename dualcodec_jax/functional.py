@@ -93,7 +93,7 @@ def encode(
         raise InputError(f"n_quantizers must be 1…{codec.n_quantizers}; got {n_quantizers}")
     check_duration(audio.shape[2], config)
     features, num_frames = semantic_features(params, config, audio[:, 0], lengths)
-    codes = _codec(config).apply(
+    codes: Any = _codec(config).apply(
         {"params": params["codec"]},
         audio.swapaxes(1, 2),
         features,
@@ -106,9 +106,7 @@ def encode(
     return Encoded(codes=codes, lengths=num_frames)
 
 
-def decode(
-    params: Params, config: Config, codes: Array, lengths: Array | None = None
-) -> Decoded:
+def decode(params: Params, config: Config, codes: Array, lengths: Array | None = None) -> Decoded:
     """Codes → audio (upstream ``Inference.decode``).
 
     Args:
@@ -127,7 +125,7 @@ def decode(
             f"codes must have shape [batch, 1…{codec.n_quantizers}, frames]; got "
             f"{list(codes.shape)}"
         )
-    audio = _codec(config).apply({"params": params["codec"]}, codes, lengths, method="decode")
+    audio: Any = _codec(config).apply({"params": params["codec"]}, codes, lengths, method="decode")
     frames = jnp.full(codes.shape[:1], codes.shape[2], jnp.int32) if lengths is None else lengths
     samples = jnp.maximum(decoded_samples(frames, codec), 0).astype(jnp.int32)
     return Decoded(audio=audio.swapaxes(1, 2), lengths=samples)
@@ -153,9 +151,7 @@ def semantic_features(
         if lengths is None
         else lengths.astype(jnp.int32)
     )
-    audio_16k = resample(
-        mask_time(audio, lengths), codec.sample_rate, SEMANTIC_SAMPLE_RATE
-    )
+    audio_16k = resample(mask_time(audio, lengths), codec.sample_rate, SEMANTIC_SAMPLE_RATE)
     inputs = semantic_input(
         audio_16k, resampled_length(num_samples, codec.sample_rate, SEMANTIC_SAMPLE_RATE)
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -77,11 +77,13 @@ class Inference:
                 stacklevel=2,
             )
         if dtype is not None:
-            precision = jnp.dtype(dtype).name if not isinstance(dtype, str) else dtype
+            precision = cast(Precision, dtype if isinstance(dtype, str) else jnp.dtype(dtype).name)
         self.config = Config(
             model_id=dualcodec_model.model_id, codec=dualcodec_model.config, precision=precision
         )
-        self.params: functional.Params = {"codec": jax.jit(fold_weight_norm)(dualcodec_model.params)}
+        self.params: functional.Params = {
+            "codec": jax.jit(fold_weight_norm)(dualcodec_model.params)
+        }
         if not decode_only:
             config, w2v_bert, statistics = semantic or load_semantic(dualcodec_path, w2v_path)
             self.config = dataclasses.replace(self.config, semantic=config)
@@ -260,9 +262,7 @@ def _as_array(value: ArrayLike, name: str) -> np.ndarray:
         raise InputError(f"{name} is not an array: {error}") from error
 
 
-def _lengths(
-    value: ArrayLike | None, batch: int, largest: int, name: str, unit: str
-) -> np.ndarray:
+def _lengths(value: ArrayLike | None, batch: int, largest: int, name: str, unit: str) -> np.ndarray:
     if value is None:
         return np.full(batch, largest, np.int32)
     lengths = _as_array(value, name)
@@ -271,7 +271,7 @@ def _lengths(
             f"{name} must be {batch} integers, one an item; got {lengths.dtype} "
             f"{list(lengths.shape)}"
         )
-    if lengths.size and not (0 <= lengths.min() and lengths.max() <= largest):
+    if lengths.size and (lengths.min() < 0 or lengths.max() > largest):
         raise InputError(
             f"{name} must lie in 0…{largest} {unit}, the padded length; got {lengths.tolist()}"
         )

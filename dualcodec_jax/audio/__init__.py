@@ -1,0 +1,1 @@
+"""Audio: files, resampling, filterbank, spectra."""

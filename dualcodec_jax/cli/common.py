@@ -33,7 +33,7 @@ RANDOM = "random"
 """Value of ``--weights`` that asks for random parameters of the model's shapes."""
 
 
-class PrecisionChoice(str, enum.Enum):
+class PrecisionChoice(enum.StrEnum):
     """Values of ``--precision``."""
 
     float32 = "float32"
@@ -62,8 +62,9 @@ W2vOption = Annotated[
 ]
 PrecisionOption = Annotated[
     PrecisionChoice,
-    typer.Option("--precision", help="float32 gives the original's codes; bfloat16 is faster "
-                 "on GPU and TPU."),
+    typer.Option(
+        "--precision", help="float32 gives the original's codes; bfloat16 is faster on GPU and TPU."
+    ),
 ]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing output files.")

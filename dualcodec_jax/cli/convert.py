@@ -34,7 +34,9 @@ def convert(
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--kind", help=f"What the file holds: {', '.join(KINDS)}. Default: found out."),
+        typer.Option(
+            "--kind", help=f"What the file holds: {', '.join(KINDS)}. Default: found out."
+        ),
     ] = None,
     to_torch: Annotated[
         bool, typer.Option("--to-torch", help="Write a safetensors file for the original.")

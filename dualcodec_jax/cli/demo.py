@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -23,9 +24,9 @@ T = TypeVar("T")
 
 @reports_errors
 def demo(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results.")
-    ] = Path("demo_output"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "demo_output"
+    ),
 ) -> None:
     """Run audio → codes → file → audio on a bundled LibriVox recording.
 
@@ -55,18 +56,21 @@ def demo(
     table = Table("what", "result", title=f"{MODEL_ID} on {seconds:.1f} s of speech")
     table.add_row("weights", weights or "random: not a trained model")
     table.add_row("loading", f"{loading:.1f} s")
-    table.add_row("encode", f"{again:.2f} s, {again / seconds:.3f} × real time ({first:.1f} s first)")
+    table.add_row(
+        "encode", f"{again:.2f} s, {again / seconds:.3f} × real time ({first:.1f} s first)"
+    )
     table.add_row("codes", f"{stored.n_quantizers} × {stored.num_frames}")
     table.add_row("file", f"{size} bytes, {stored.bitrate / 1000:.3f} kbit/s of codes")
     write_audio(output / "original.wav", samples, codes.sample_rate)
     for count in (stored.n_quantizers, 1):
-        audio, first = _timed(lambda n=count: decode_file(inference, stored, n))
-        _, again = _timed(lambda n=count: decode_file(inference, stored, n))
+        decode = functools.partial(decode_file, inference, stored, count)
+        audio, first = _timed(decode)
+        _, again = _timed(decode)
         write_audio(output / f"decoded_{count}.wav", audio, codes.sample_rate)
         peak = float(np.abs(audio).max())
         table.add_row(
             f"decode {count} of {stored.n_quantizers}",
-            f"{again:.2f} s, {again / seconds:.3f} × real time ({first:.1f} s first), peak {peak:.2f}",
+            f"{_speed(again, seconds, first)}, peak {peak:.2f}",
         )
     table.add_row("written to", str(output))
     Console().print(table)
@@ -76,3 +80,7 @@ def _timed(function: Callable[[], T]) -> tuple[T, float]:
     start = time.perf_counter()
     result = function()
     return result, time.perf_counter() - start
+
+
+def _speed(again: float, seconds: float, first: float) -> str:
+    return f"{again:.2f} s, {again / seconds:.3f} × real time ({first:.1f} s the first time)"

@@ -65,9 +65,7 @@ def _layer(source: str, target: Path) -> list[Rule]:
     for name in ("linear_q", "linear_k", "linear_v", "linear_out"):
         rules += _linear(f"{source}.self_attn.{name}", (*attention, name))
     rules.append(
-        Rule(
-            f"{source}.self_attn.distance_embedding.weight", (*attention, "distance_embedding")
-        )
+        Rule(f"{source}.self_attn.distance_embedding.weight", (*attention, "distance_embedding"))
     )
     conv, path = f"{source}.conv_module", (*target, "conv_module")
     for name in ("layer_norm", "depthwise_layer_norm"):

@@ -39,7 +39,10 @@ class DualCodecOutput:
 
 
 class ConvNeXtEncoder(nn.Module):
-    """Pointwise projection, then ConvNeXt blocks: ``[B, T, semantic_dim] → [B, T, convnext_dim]``."""
+    """Pointwise projection, then ConvNeXt blocks.
+
+    ``[B, T, semantic_dim] → [B, T, convnext_dim]``.
+    """
 
     config: DualCodecConfig
     dtype: Any = jnp.float32
@@ -60,7 +63,10 @@ class ConvNeXtEncoder(nn.Module):
 
 
 class ConvNeXtDecoder(nn.Module):
-    """ConvNeXt blocks, then a pointwise projection: ``[B, T, convnext_dim] → [B, T, semantic_dim]``."""
+    """ConvNeXt blocks, then a pointwise projection.
+
+    ``[B, T, convnext_dim] → [B, T, semantic_dim]``.
+    """
 
     config: DualCodecConfig
     dtype: Any = jnp.float32

@@ -16,7 +16,7 @@ from jax import Array, lax
 from dualcodec_jax.audio.spectral import reflect_pad, stft, stride_padding
 from dualcodec_jax.config import Band, DiscriminatorConfig
 from dualcodec_jax.errors import InputError
-from dualcodec_jax.nn.layers import WeightNorm, torch_uniform
+from dualcodec_jax.nn.layers import WeightNorm, result_dtype, torch_uniform
 from dualcodec_jax.nn.ops import HIGHEST
 
 LEAKY_SLOPE = 0.1
@@ -65,8 +65,7 @@ class WNConv2d(WeightNorm):
             (height, width, inputs, self.features), (1, 1, 1, self.features), fan_in
         )
         bias = self.param("bias", torch_uniform(fan_in), (self.features,))
-        # float64 audio stays float64: tests use it to compare without rounding errors.
-        dtype = x.dtype if x.dtype == jnp.float64 else self.dtype
+        dtype = result_dtype(x, self.dtype)
         y = lax.conv_general_dilated(
             x.astype(dtype),
             kernel.astype(dtype),

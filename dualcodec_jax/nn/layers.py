@@ -75,9 +75,9 @@ class WNConv1d(WeightNorm):
         bias = self.param("bias", init, (self.features,))
         if self.kernel_size == 1 and self.stride == 1:
             y = ops.matmul(x, kernel[0], self.dtype)
-            return (y + bias).astype(_result_dtype(x, self.dtype))
+            return (y + bias).astype(result_dtype(x, self.dtype))
         y = ops.conv1d(
-            x.astype(_result_dtype(x, self.dtype)),
+            x.astype(result_dtype(x, self.dtype)),
             kernel,
             stride=self.stride,
             dilation=self.dilation,
@@ -102,11 +102,9 @@ class WNConvTranspose1d(WeightNorm):
     def __call__(self, x: Array) -> Array:
         inputs = x.shape[-1]
         fan_in = self.features * 2 * self.stride
-        kernel = self.kernel(
-            (2, inputs, self.stride, self.features), (1, inputs, 1, 1), fan_in
-        )
+        kernel = self.kernel((2, inputs, self.stride, self.features), (1, inputs, 1, 1), fan_in)
         bias = self.param("bias", torch_uniform(fan_in), (self.features,))
-        x = x.astype(_result_dtype(x, self.dtype))
+        x = x.astype(result_dtype(x, self.dtype))
         y = ops.conv_transpose1d(x, kernel, padding=math.ceil(self.stride / 2))
         return y + bias.astype(y.dtype)
 
@@ -162,7 +160,7 @@ class LayerNorm(nn.Module):
         return ops.layer_norm(x, scale, bias, eps=self.eps)
 
 
-def _result_dtype(x: Array, dtype: Any) -> Any:
+def result_dtype(x: Array, dtype: Any) -> Any:
     """``dtype``, or wider where ``x`` is float64 (used by tests to bound rounding errors)."""
     return jnp.promote_types(x.dtype, dtype) if x.dtype == jnp.float64 else dtype
 

@@ -193,7 +193,9 @@ def l2_normalize(x: Array, eps: float = 1e-12) -> Array:
 def relative_position_scores(
     by_distance: Array, positions: Array, *, left: int, right: int, num_keys: int
 ) -> Array:
-    """Spread per-distance scores over keys: out[q, r] = in[q, clip(r − pos[q], −left, right) + left].
+    """Spread per-distance scores over keys.
+
+    out[q, r] = in[q, clip(r − positions[q], −left, right) + left].
 
     A gather of the projected distances; the ``[Q, S, d]`` tensor of embeddings never exists.
     (Measured on CPU: a skew by padding and reshaping takes ten times as long.)

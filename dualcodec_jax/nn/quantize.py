@@ -119,5 +119,7 @@ class ResidualVectorQuantize(nn.Module):
 
     def decode(self, codes: Array) -> Array:
         """Sum of the first ``n`` layers' vectors for ``codes [B, n, T]``, ``[B, T, D]``."""
-        layers = zip(self.quantizer, jnp.moveaxis(codes, 1, 0), strict=False)
-        return sum(quantizer.decode(row) for quantizer, row in layers)
+        total = self.quantizer[0].decode(codes[:, 0])
+        for index, quantizer in enumerate(self.quantizer[1 : codes.shape[1]], start=1):
+            total = total + quantizer.decode(codes[:, index])
+        return total
