@@ -130,7 +130,7 @@ def _failure(error: Exception, location: str, filename: str, revision: str) -> s
     repository = location.removeprefix("hf://").partition("@")[0]
     variable = W2V_BERT_VARIABLE if "w2v" in repository else CODEC_VARIABLE
     return (
-        f"{what}: the hub cannot be reached ({detail}) and the file is not in its local cache. "
+        f"{what}: the hub cannot be reached ({detail}) and its local cache lacks the file. "
         "Either set HF_ENDPOINT to a mirror, or on a machine with a connection run "
         f"`hf download {repository} {filename} --revision {revision} --local-dir DIR`, copy DIR "
         f"here and set {variable}=DIR"

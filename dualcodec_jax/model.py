@@ -80,9 +80,9 @@ def get_model(
     location = hub.codec_location(pretrained_model_path)
     released = GENERATOR_FILES.get(model_id, f"{model_id}.safetensors")
     weights = load("codec", location, (model_id, released), model_id)
-    check_tree(weights.params, codec_shapes(weights.config), what=f"the generator {model_id}")
     if weights.config != config.codec:
         raise ConfigError(f"{location}: its configuration is not that of {model_id}")
+    check_tree(weights.params, codec_shapes(config.codec), what=f"the generator {model_id}")
     return DualCodecModel(model_id, weights.config, weights.params, weights.source)
 
 

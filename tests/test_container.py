@@ -172,7 +172,8 @@ def test_array_likes():
 def test_one_row_has_no_acoustic_size():
     file = code_file(codes=[[0, 1, 0]], codebook_sizes=[2])
     data = pack(file)
-    assert data[30:34] == bytes(4) and data[-1] == 0b010_00000
+    assert data[30:34] == bytes(4)
+    assert data[-1] == 0b010_00000
     assert unpack(data) == file
 
 
@@ -344,7 +345,7 @@ def test_write_and_read(tmp_path):
 def test_overwrite_only_when_asked(tmp_path):
     path = tmp_path / "a.dualcodec"
     path.write_text("old")
-    with pytest.raises(InputError, match="exists already.*overwrite=True.*--overwrite"):
+    with pytest.raises(InputError, match=r"exists already.*overwrite=True.*--overwrite"):
         write_codes(path, code_file())
     assert path.read_text() == "old"
     write_codes(path, code_file(), overwrite=True)
@@ -367,7 +368,8 @@ def test_failure_leaves_the_old_file(tmp_path, monkeypatch, step):
         monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(InputError, match="No space left on device"):
         write_codes(path, code_file(), overwrite=True)
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.dualcodec"]
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.dualcodec"]
 
 
 def test_interruption_leaves_the_old_file(tmp_path, monkeypatch):

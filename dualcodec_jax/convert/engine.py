@@ -112,17 +112,16 @@ def to_jax(tensors: Tensors, rules: list[Rule], shapes: Params, *, what: str) ->
         if source.dtype != np.float32:
             problems.append(f"{rule.torch_key} is {source.dtype}, not float32")
             continue
-        try:
-            value = np.ascontiguousarray(rule.transform.to_jax(source))
-        except (ValueError, IndexError):
-            value = source
         expected = tuple(wanted[rule.path].shape)
-        if value.shape != expected:
+        # Not the shape after the change of layout: some changes drop axes, whatever their size.
+        zeros = np.broadcast_to(np.float32(0), expected)
+        if source.shape != rule.transform.to_torch(zeros).shape:
             problems.append(
                 f"{rule.torch_key} has shape {list(source.shape)}, which does not fit parameter "
                 f"{'/'.join(rule.path)} {list(expected)}"
             )
-        filled[rule.path] = value
+            continue
+        filled[rule.path] = np.ascontiguousarray(rule.transform.to_jax(source))
     raise_problems(problems, what)
     return unflatten(filled)
 
