@@ -78,7 +78,8 @@ def encode(
     inference = load_inference(model, weights, w2v, precision.value)
 
     def work(path: Path, target: Path) -> None:
-        codes, _ = encode_file(inference, path, n_quantizers, upstream_lengths, max_seconds)
+        samples = load_file(path, inference.config.codec.sample_rate, max_seconds)
+        codes = encode_samples(inference, samples, n_quantizers, upstream_lengths)
         size = write_codes(target, codes, overwrite=overwrite)
         if len(plan) == 1:
             console.print(
@@ -122,7 +123,7 @@ def decode(
                 codes.model_id, weights, None, precision.value, decode_only=True
             )
         inference = models[codes.model_id]
-        audio = decode_file(inference, codes, n_quantizers, upstream_lengths)
+        audio = decode_codes(inference, codes, n_quantizers, upstream_lengths)
         write_audio(target, audio, codes.sample_rate)
 
     process_each(plan, "decoding", work)
@@ -152,49 +153,51 @@ def reconstruct(
     inference = load_inference(model, weights, w2v, precision.value)
 
     def work(path: Path, target: Path) -> None:
-        codes, _ = encode_file(inference, path, n_quantizers, upstream_lengths, max_seconds)
-        audio = decode_file(inference, codes, None, upstream_lengths)
+        samples = load_file(path, inference.config.codec.sample_rate, max_seconds)
+        codes = encode_samples(inference, samples, n_quantizers, upstream_lengths)
+        audio = decode_codes(inference, codes, None, upstream_lengths)
         write_audio(target, audio, codes.sample_rate)
 
     process_each(plan, "reconstructing", work)
 
 
-def encode_file(
+def load_file(path: Path, sample_rate: int, max_seconds: float) -> np.ndarray:
+    """Samples ``[N]`` of an audio file at ``sample_rate``; what changed the signal is shown."""
+    from dualcodec_jax.audio.load import load_audio
+
+    audio = load_audio(path, sample_rate, max_seconds=max_seconds or None)
+    for note in audio.notes:
+        show_note(f"{path}: {note}")
+    return audio.samples
+
+
+def encode_samples(
     inference: Inference,
-    path: Path,
+    samples: np.ndarray,
     n_quantizers: int | None,
     upstream_lengths: bool = False,
-    max_seconds: float = DEFAULT_MAX_SECONDS,
-) -> tuple[CodeFile, np.ndarray]:
-    """Codes of one audio file, and its samples at the codec's rate; notes are shown."""
-    from dualcodec_jax.audio.load import load_audio
+) -> CodeFile:
+    """Codes of ``samples [N]``, with the length that decoding will give back."""
     from dualcodec_jax.container import CodeFile
     from dualcodec_jax.lengths import decoded_samples
 
     config = inference.config.codec
-    audio = load_audio(path, config.sample_rate, max_seconds=max_seconds or None)
-    for note in audio.notes:
-        show_note(f"{path}: {note}")
     semantic, acoustic = inference.encode(
-        audio.samples.reshape(1, 1, -1), n_quantizers, pad_end=not upstream_lengths
+        samples.reshape(1, 1, -1), n_quantizers, pad_end=not upstream_lengths
     )[:2]
     rows = semantic if acoustic is None else np.concatenate([semantic, acoustic], axis=1)
     codes = np.asarray(rows)[0]
-    kept = decoded_samples(codes.shape[1], config) if upstream_lengths else audio.samples.size
-    return (
-        CodeFile(
-            codes=codes,
-            model_id=inference.config.model_id,
-            sample_rate=config.sample_rate,
-            hop_length=config.hop_length,
-            num_samples=kept,
-            codebook_sizes=config.codebook_sizes[: codes.shape[0]],
-        ),
-        audio.samples,
+    return CodeFile(
+        codes=codes,
+        model_id=inference.config.model_id,
+        sample_rate=config.sample_rate,
+        hop_length=config.hop_length,
+        num_samples=(decoded_samples(codes.shape[1], config) if upstream_lengths else samples.size),
+        codebook_sizes=config.codebook_sizes[: codes.shape[0]],
     )
 
 
-def decode_file(
+def decode_codes(
     inference: Inference,
     codes: CodeFile,
     n_quantizers: int | None = None,

@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dualcodec_jax.cli.codec import decode_file, encode_file
+from dualcodec_jax.audio.io import DEFAULT_MAX_SECONDS
+from dualcodec_jax.cli.codec import decode_codes, encode_samples, load_file
 from dualcodec_jax.cli.common import RANDOM, load_inference, reports_errors, show_note
 from dualcodec_jax.hub import CODEC_VARIABLE, W2V_BERT_VARIABLE
 
@@ -40,15 +41,14 @@ def demo(
     clip = Path(str(resources.files("dualcodec_jax") / "assets" / "librivox.flac"))
     weights = os.environ.get(CODEC_VARIABLE)
     if not weights:
-        show_note(
-            f"no released weights are configured ({CODEC_VARIABLE}, {W2V_BERT_VARIABLE}); the "
-            "decoded audio will be noise"
-        )
+        show_note(f"{CODEC_VARIABLE} and {W2V_BERT_VARIABLE} name no released weights")
     inference, loading = _timed(
         lambda: load_inference(MODEL_ID, weights or RANDOM, None, "float32")
     )
-    (codes, samples), first = _timed(lambda: encode_file(inference, clip, None))
-    _, again = _timed(lambda: encode_file(inference, clip, None))
+    samples = load_file(clip, inference.config.codec.sample_rate, DEFAULT_MAX_SECONDS)
+    encode = functools.partial(encode_samples, inference, samples, None)
+    codes, first = _timed(encode)
+    _, again = _timed(encode)
     seconds = samples.size / codes.sample_rate
     code_path = output / "librivox.dualcodec"
     size = write_codes(code_path, codes, overwrite=True)
@@ -63,7 +63,7 @@ def demo(
     table.add_row("file", f"{size} bytes, {stored.bitrate / 1000:.3f} kbit/s of codes")
     write_audio(output / "original.wav", samples, codes.sample_rate)
     for count in (stored.n_quantizers, 1):
-        decode = functools.partial(decode_file, inference, stored, count)
+        decode = functools.partial(decode_codes, inference, stored, count)
         audio, first = _timed(decode)
         _, again = _timed(decode)
         write_audio(output / f"decoded_{count}.wav", audio, codes.sample_rate)
