@@ -1,0 +1,55 @@
+"""Shared fixtures: real speech, and a tiny model whose codes depend on all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from calibration import calibrated
+
+from dualcodec_jax import config
+from dualcodec_jax.audio.io import read_audio
+from dualcodec_jax.audio.resample import resample
+from dualcodec_jax.inference import Inference
+from dualcodec_jax.model import DualCodecModel
+
+jax.config.update("jax_platforms", "cpu")
+
+TINY = config.PRESETS["tiny"]
+SPEECH = Path(config.__file__).parent / "assets" / "librivox.flac"
+
+
+@pytest.fixture(scope="session")
+def speech() -> np.ndarray:
+    """Seven seconds of a LibriVox reader at 24 kHz, float32 ``[N]``; read-only."""
+    audio = read_audio(SPEECH)
+    samples = np.array(resample(audio.samples, audio.sample_rate, TINY.codec.sample_rate))
+    samples.flags.writeable = False
+    return samples
+
+
+@pytest.fixture(scope="session")
+def tiny(speech: np.ndarray) -> tuple[DualCodecModel, tuple[Any, Any, Any]]:
+    """The tiny generator and semantic model, calibrated (see :mod:`calibration`)."""
+    return calibrated(TINY, speech)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny: tuple[DualCodecModel, Any]) -> DualCodecModel:
+    """The tiny generator."""
+    return tiny[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_semantic(tiny: tuple[DualCodecModel, Any]) -> tuple[Any, Any, Any]:
+    """(configuration, parameters, statistics) of the tiny semantic model, in numpy."""
+    return tiny[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_inference(tiny_model: DualCodecModel, tiny_semantic: tuple[Any, Any, Any]) -> Inference:
+    """Encoder and decoder of the tiny model."""
+    return Inference(tiny_model, semantic=tiny_semantic)
