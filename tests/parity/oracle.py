@@ -73,8 +73,7 @@ _import_with_placeholders("dualcodec")
 
 from audiotools import AudioSignal, STFTParams  # noqa: E402
 from dualcodec.infer.dualcodec.inference_with_semantic import Inference  # noqa: E402
-from dualcodec.model_codec import Discriminator, DualCodec  # noqa: E402
-from dualcodec.model_codec import cnn, dac_layers, dac_model, dac_quantize  # noqa: E402
+from dualcodec.model_codec import Discriminator, DualCodec, cnn, dac_layers, dac_model, dac_quantize  # noqa: E402  # noqa: E402
 from easydict import EasyDict as edict  # noqa: E402
 
 resample = torchaudio.functional.resample
