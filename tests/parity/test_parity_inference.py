@@ -49,6 +49,66 @@ def total(counts: list[CodeCounts]) -> CodeCounts:
     return sum(counts, CodeCounts())
 
 
+# The rule of comparison ---------------------------------------------------------------------
+
+
+def near_tie() -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Codes ``[1, 3, 40]`` of random latents; codes 0 and 1 of each book are all but equal."""
+    rng = np.random.default_rng(0)
+    books = [rng.standard_normal((16, 8), np.float32) for _ in range(3)]
+    latents = [rng.standard_normal((1, 40, 8), np.float32) for _ in range(3)]
+    for book, latent in zip(books, latents, strict=True):
+        book[1] = book[0] * 3
+        latent[0, 5] = book[0] + 1e-6
+    rows = [
+        [upstream.upstream_distances(frame, book).argmin() for frame in latent[0]]
+        for latent, book in zip(latents, books, strict=True)
+    ]
+    codes = np.array([rows])
+    codes[:, :, 5] = 0
+    return codes, latents, books
+
+
+def test_equal_codes() -> None:
+    codes, latents, books = near_tie()
+    assert compare_codes(codes, codes, latents, books) == CodeCounts(40, 120, 120, 0, 0)
+
+
+def test_a_wrong_code_is_not_excused() -> None:
+    codes, latents, books = near_tie()
+    for row in range(3):
+        wrong = codes.copy()
+        wrong[0, row, 7] = (wrong[0, row, 7] + 1) % 16
+        with pytest.raises(AssertionError, match=f"row {row}, frame 7"):
+            compare_codes(wrong, codes, latents, books)
+
+
+def test_a_tie_excuses_later_layers_of_its_frame() -> None:
+    codes, latents, books = near_tie()
+    flipped = codes.copy()
+    flipped[0, 1, 5] = 1
+    assert compare_codes(flipped, codes, latents, books) == CodeCounts(40, 120, 119, 1, 0)
+    flipped[0, 2, 5] = 9
+    assert compare_codes(flipped, codes, latents, books) == CodeCounts(40, 120, 118, 1, 1)
+    flipped[0, 2, 6] = (flipped[0, 2, 6] + 1) % 16
+    with pytest.raises(AssertionError, match="row 2, frame 6"):
+        compare_codes(flipped, codes, latents, books)
+
+
+def test_a_semantic_tie_excuses_the_frames_that_its_latent_reaches() -> None:
+    codes, latents, books = near_tie()
+    flipped = codes.copy()
+    flipped[0, 0, 5] = 1
+    last = 5 + upstream.REACH
+    flipped[0, 1, [5, last]] = (codes[0, 1, [5, last]] + 1) % 16
+    assert compare_codes(flipped, codes, latents, books) == CodeCounts(40, 120, 117, 1, 2)
+    for row, frame in ((0, 6), (1, 4), (1, last + 1)):
+        wrong = flipped.copy()
+        wrong[0, row, frame] = (codes[0, row, frame] + 1) % 16
+        with pytest.raises(AssertionError, match=f"row {row}, frame {frame}"):
+            compare_codes(wrong, codes, latents, books)
+
+
 # Codes --------------------------------------------------------------------------------------
 
 
