@@ -127,7 +127,7 @@ class Inference:
                 f"audio must have shape [batch, 1, samples]; got {list(samples.shape)}. Use "
                 "audio.reshape(1, 1, -1) for one mono clip, and mix stereo to mono first"
             )
-        if samples.dtype.kind != "f":
+        if not jnp.issubdtype(samples.dtype, jnp.floating):
             raise InputError(
                 f"audio must be floating point in [-1, 1]; got {samples.dtype}. Divide integer "
                 "samples by their full scale (32768 for 16 bits)"
@@ -135,6 +135,8 @@ class Inference:
         size = samples.shape[2]
         true = _lengths(lengths, samples.shape[0], size, "lengths", "samples")
         samples = np.where(np.arange(size) < true[:, None, None], samples, 0)
+        with np.errstate(over="ignore"):  # what overflows is not finite
+            samples = samples.astype(np.float32)
         if not np.isfinite(samples).all():
             raise AudioError("audio has samples that are NaN or infinite; remove them first")
         if pad_end:

@@ -110,11 +110,13 @@ def _frames(audio: Array) -> Array:
     batch, num_samples = audio.shape
     count = fbank_frames(num_samples)
     step, span = FBANK_HOP // block, FBANK_LENGTH // block
-    needed = max(count - 1, 0) * step + span
+    if count == 0:
+        return jnp.zeros((batch, 0, FBANK_LENGTH), audio.dtype)
+    needed = (count - 1) * step + span
     audio = jnp.pad(audio, ((0, 0), (0, max(0, needed * block - num_samples))))
     blocks = audio[:, : needed * block].reshape(batch, needed, block)
     parts = [blocks[:, i : i + (count - 1) * step + 1 : step] for i in range(span)]
-    return jnp.concatenate(parts, axis=-1)[:, :count]
+    return jnp.concatenate(parts, axis=-1)
 
 
 def _transform(frames: Array) -> Array:

@@ -48,8 +48,11 @@ class VectorQuantize(nn.Module):
     def setup(self) -> None:
         self.in_proj = WNConv1d(self.codebook_dim, kernel_size=1, zero_bias=self.zero_bias)
         self.out_proj = WNConv1d(self.input_dim, kernel_size=1, zero_bias=self.zero_bias)
-        self.codebook = self.param(
-            "codebook", nn.initializers.normal(1.0), (self.codebook_size, self.codebook_dim)
+        # Loaded parameters may be numpy arrays, which traced codes cannot index.
+        self.codebook = jnp.asarray(
+            self.param(
+                "codebook", nn.initializers.normal(1.0), (self.codebook_size, self.codebook_dim)
+            )
         )
 
     def __call__(self, z: Array) -> QuantizerOutput:
