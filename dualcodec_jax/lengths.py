@@ -103,7 +103,7 @@ def bucket(length: int) -> int:
     """The smallest bucket that holds ``length``: k · 2^e with k in 8…15 (below 8: itself).
 
     Eight buckets an octave keep the padding under 12.5 % and the number of compiled
-    shapes small: 80 cover everything from one frame to 10 minutes.
+    shapes small: under a hundred cover everything from one frame to 10 minutes.
     """
     if length <= 8:
         return length

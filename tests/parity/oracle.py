@@ -73,7 +73,14 @@ _import_with_placeholders("dualcodec")
 
 from audiotools import AudioSignal, STFTParams  # noqa: E402
 from dualcodec.infer.dualcodec.inference_with_semantic import Inference  # noqa: E402
-from dualcodec.model_codec import Discriminator, DualCodec, cnn, dac_layers, dac_model, dac_quantize  # noqa: E402  # noqa: E402
+from dualcodec.model_codec import (  # noqa: E402
+    Discriminator,
+    DualCodec,
+    cnn,
+    dac_layers,
+    dac_model,
+    dac_quantize,
+)
 from easydict import EasyDict as edict  # noqa: E402
 
 resample = torchaudio.functional.resample
