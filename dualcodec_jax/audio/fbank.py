@@ -39,9 +39,9 @@ PADDING_VALUE = 1.0
 """Fills the missing half of an odd last frame; masked, so it never reaches an output."""
 
 SLICE_BITS = 8
-FRAME_SLICES, MATRIX_SLICES = 4, 5
+SLICES = 5
 """|slice| ≤ 128 and 400 terms: every partial product is an integer below 2^23, exact in float32.
-Four slices hold a float32 frame to 32 bits below its peak; products of order 2^−40 are left out."""
+Five slices hold frame and matrix to 40 bits below their peaks; smaller products are left out."""
 
 
 @struct.dataclass
@@ -123,35 +123,22 @@ def _transform(frames: Array) -> Array:
     """Real and imaginary spectra ``[B, F, 514]`` of ``frames [B, F, 400]``, to full float32."""
     peak = jnp.max(jnp.abs(frames), axis=-1, keepdims=True)
     _, exponent = jnp.frexp(jnp.where(peak > 0, peak, 1))
-    slices = jnp.stack(_slices(jnp.ldexp(frames, SLICE_BITS - 1 - exponent), FRAME_SLICES, jnp))
+    slices = jnp.stack(_slices(jnp.ldexp(frames, SLICE_BITS - 1 - exponent), SLICES, jnp))
     matrix, scale = _operator()
-    orders: list[Array] = [jnp.zeros(())] * MATRIX_SLICES
+    orders: list[Array] = [jnp.zeros(())] * SLICES
     for j, matrix_slice in enumerate(matrix):
         products = jnp.einsum(
             "kbfi,io->kbfo",
-            slices[: MATRIX_SLICES - j],
+            slices[: SLICES - j],
             jnp.asarray(matrix_slice),
             precision=lax.Precision.HIGHEST,
         )
         for i, product in enumerate(products):
             orders[i + j] = orders[i + j] + product
-    return jnp.ldexp(_sum_orders(orders) * scale, exponent - (SLICE_BITS - 1))
-
-
-def _sum_orders(orders: list[Array]) -> Array:
-    """Σ orders[k] · 2^(−8k), rounded at the size of the sum, not of its largest term.
-
-    The leading terms cancel in quiet bins, so the rounding error of each addition is kept
-    (Knuth's two-sum) and added at the end.
-    """
-    total, error = orders[0], jnp.zeros_like(orders[0])
+    total = orders[0]
     for power, order in enumerate(orders[1:], start=1):
-        term = order * 2.0 ** (-SLICE_BITS * power)
-        new = total + term
-        part = new - total
-        error = error + ((total - (new - part)) + (term - part))
-        total = new
-    return total + error
+        total = total + order * 2.0 ** (-SLICE_BITS * power)
+    return jnp.ldexp(total * scale, exponent - (SLICE_BITS - 1))
 
 
 def _slices(values: Any, count: int, xp: Any) -> list[Any]:
@@ -176,7 +163,7 @@ def _operator() -> tuple[tuple[np.ndarray, ...], float]:
     linear = (centre.T @ emphasis.T * window) @ basis * FULL_SCALE
     matrix = np.concatenate([linear.real, linear.imag], axis=1)
     exponent = int(np.frexp(np.abs(matrix).max())[1])
-    slices = _slices(np.ldexp(matrix, SLICE_BITS - 1 - exponent), MATRIX_SLICES, np)
+    slices = _slices(np.ldexp(matrix, SLICE_BITS - 1 - exponent), SLICES, np)
     scale = 2.0 ** (exponent - (SLICE_BITS - 1))
     return tuple(s.astype(np.float32) for s in slices), scale
 
