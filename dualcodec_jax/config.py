@@ -139,6 +139,11 @@ class DiscriminatorConfig:
     bands: tuple[Band, ...] = ((0.0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
     spectral_channels: int = 64
 
+    @property
+    def count(self) -> int:
+        """Number of sub-discriminators."""
+        return len(self.periods) + len(self.fft_sizes)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:

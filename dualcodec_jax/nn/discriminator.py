@@ -196,7 +196,11 @@ class Discriminator(nn.Module):
         """
         check_length(audio.shape[1], self.config)
         audio = normalize(audio)
-        return tuple(discriminator(audio) for discriminator in (*self.period, *self.spectral))
+        return tuple(self.judge(audio, index) for index in range(self.config.count))
+
+    def judge(self, audio: Array, index: int) -> DiscriminatorOutput:
+        """One sub-discriminator's output on audio that :func:`normalize` has been through."""
+        return (*self.period, *self.spectral)[index](audio)
 
 
 def normalize(audio: Array) -> Array:
