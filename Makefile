@@ -18,14 +18,14 @@ $(VENV)/.run: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install $(PIP_FLAGS) -e ".[dev]"
+	$(BIN)/pip install $(PIP_FLAGS) -e ".[dev,train]"
 	touch $@
 
 # The originals pin packages that cannot live beside current ones, hence --no-deps.
 $(PARITY_VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(PARITY_VENV)
 	$(PARITY_BIN)/pip install $(PIP_FLAGS) torch==2.13.0
-	$(PARITY_BIN)/pip install $(PIP_FLAGS) -e ".[dev,parity]"
+	$(PARITY_BIN)/pip install $(PIP_FLAGS) -e ".[dev,parity,train]"
 	$(PARITY_BIN)/pip install $(PIP_FLAGS) --no-deps dualcodec==0.4.2 descript-audiotools==0.7.2 torchaudio==2.11.0
 	touch $@
 

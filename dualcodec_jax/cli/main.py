@@ -13,6 +13,7 @@ import typer
 from dualcodec_jax import __version__
 from dualcodec_jax.cli.codec import decode, encode, reconstruct
 from dualcodec_jax.cli.convert import convert
+from dualcodec_jax.cli.data import app as data_app
 from dualcodec_jax.cli.demo import demo
 from dualcodec_jax.cli.info import info
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 for command in (encode, decode, reconstruct, convert, info, demo):
     app.command()(command)
+app.add_typer(data_app, name="data")
 
 
 def _version(value: bool) -> None:

@@ -1,0 +1,1 @@
+"""Training data: sources, filters, crops, checkpointable batches, statistics, feature cache."""

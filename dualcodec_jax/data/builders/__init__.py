@@ -1,0 +1,1 @@
+"""Writers of array_record data sets, through TFDS and without TensorFlow."""
