@@ -74,7 +74,7 @@ class WNConv1d(WeightNorm):
         init = nn.initializers.zeros if self.zero_bias else torch_uniform(fan_in)
         bias = self.param("bias", init, (self.features,))
         if self.kernel_size == 1 and self.stride == 1:
-            y = ops.matmul(x, kernel[0], self.dtype)
+            y = ops.matmul(x, kernel[0], result_dtype(x, self.dtype))
             return (y + bias).astype(result_dtype(x, self.dtype))
         y = ops.conv1d(
             x.astype(result_dtype(x, self.dtype)),
@@ -129,7 +129,7 @@ class Dense(nn.Module):
     def __call__(self, x: Array) -> Array:
         init = torch_uniform(x.shape[-1])
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        y = ops.matmul(x, kernel, self.dtype)
+        y = ops.matmul(x, kernel, result_dtype(x, self.dtype))
         return y + self.param("bias", init, (self.features,)) if self.use_bias else y
 
 

@@ -9,8 +9,10 @@ is imported but never called on the paths under test.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 
@@ -31,12 +33,16 @@ def _place(name: str, **attributes: Any) -> None:
     sys.modules[name] = module
 
 
-def _import_with_placeholders(name: str) -> None:
-    """Import ``name``; every module that is missing on the way becomes a placeholder."""
+def import_with_placeholders(name: str, file: Path | None = None) -> Any:
+    """Import ``name``; every module that is missing on the way becomes a placeholder.
+
+    Args:
+        name: of the module.
+        file: its source, for a module whose package cannot be imported.
+    """
     for _ in range(50):
         try:
-            importlib.import_module(name)
-            return
+            return importlib.import_module(name) if file is None else _import_file(name, file)
         except ModuleNotFoundError as error:
             if error.name is None or error.name.split(".")[0] == name.split(".")[0]:
                 raise
@@ -44,6 +50,15 @@ def _import_with_placeholders(name: str) -> None:
             for loaded in [m for m in sys.modules if m.split(".")[0] == name.split(".")[0]]:
                 del sys.modules[loaded]
     raise ImportError(f"{name}: too many missing modules")
+
+
+def _import_file(name: str, file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _identity(function: Any = None, *_: Any) -> Any:
@@ -68,8 +83,8 @@ _place("audiotools.core.playback", PlayMixin=type("PlayMixin", (), {}))
 import torch  # noqa: E402
 import torchaudio.functional  # noqa: E402
 
-_import_with_placeholders("audiotools")
-_import_with_placeholders("dualcodec")
+import_with_placeholders("audiotools")
+import_with_placeholders("dualcodec")
 
 from audiotools import AudioSignal, STFTParams  # noqa: E402
 from dualcodec.infer.dualcodec.inference_with_semantic import Inference  # noqa: E402

@@ -37,6 +37,7 @@ W2V_BERT_SEED = 2
 NORMS = ("norm", "layer_norm")
 
 UPSTREAM_INFERENCE = sys.modules[oracle.Inference.__module__]
+DISCRIMINATOR_MODULE = sys.modules[oracle.Discriminator.__module__]
 
 
 # Speech -------------------------------------------------------------------------------------

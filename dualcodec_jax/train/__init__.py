@@ -1,0 +1,1 @@
+"""Training: objective, optimisers, state, step, loop."""

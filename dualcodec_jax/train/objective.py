@@ -1,0 +1,192 @@
+"""The two objectives of adversarial training, as functions of a reconstruction.
+
+total_G = 15·mel + adversarial + 2·feature matching + 0.25·commitment + codebook
++ 15·reconstruction + 0.25·semantic commitment + semantic codebook
+[+ 15·semantic mel on bypass steps], with the default weights of
+:class:`~dualcodec_jax.train.config.LossConfig`. Source: upstream ``trainer.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array, lax
+
+from dualcodec_jax import losses
+from dualcodec_jax.lengths import code_length, decoded_samples
+from dualcodec_jax.nn.codec import DualCodec
+from dualcodec_jax.nn.discriminator import Discriminator, check_length, normalize
+from dualcodec_jax.train.config import MelLossConfig, ObjectiveConfig
+
+Params = dict[str, Any]
+Terms = dict[str, Array]
+
+
+@struct.dataclass
+class Reconstruction:
+    """What the generator's objective depends on.
+
+    Attributes:
+        audio: ``[B, N]``, float32, of the input's length.
+        semantic_latent: ``[B, T, semantic_dim]``.
+        commitment: scalar, acoustic; 0 on bypass.
+        codebook: scalar, acoustic; 0 on bypass.
+        semantic_commitment: scalar.
+        semantic_codebook: scalar.
+    """
+
+    audio: Array
+    semantic_latent: Array
+    commitment: Array
+    codebook: Array
+    semantic_commitment: Array
+    semantic_codebook: Array
+
+
+def reconstruct(
+    config: ObjectiveConfig,
+    params: Params,
+    audio: Array,
+    features: Array,
+    active: Array,
+    *,
+    bypass: bool,
+) -> tuple[Reconstruction, Array]:
+    """Run the generator on ``audio [B, N]`` and pooled ``features [B, T, semantic_dim]``.
+
+    Returns:
+        The reconstruction, and codes int32 ``[B, n, T]``: n is 1 on ``bypass``.
+    """
+    module = DualCodec(config.model.codec, jnp.dtype(config.precision))
+    output: Any = module.apply(
+        {"params": params}, audio[..., None], features, active=active, bypass=bypass
+    )
+    codes, zero = output.semantic.codes, jnp.zeros((), jnp.float32)
+    if output.acoustic is not None:
+        codes = jnp.concatenate([codes, output.acoustic.codes], axis=1)
+    result = Reconstruction(
+        audio=output.audio[..., 0],
+        semantic_latent=output.semantic_latent,
+        commitment=zero if output.acoustic is None else output.acoustic.commitment_loss,
+        codebook=zero if output.acoustic is None else output.acoustic.codebook_loss,
+        semantic_commitment=output.semantic.commitment_loss,
+        semantic_codebook=output.semantic.codebook_loss,
+    )
+    return result, codes
+
+
+def discriminator_objective(
+    config: ObjectiveConfig, params: Params, real: Array, fake: Array
+) -> Array:
+    """Loss of the discriminators on ``real [B, N]`` and generated ``fake [B, N]``."""
+    hinge = config.losses.gan == "hinge"
+    loss = losses.hinge_discriminator_loss if hinge else losses.least_squares_discriminator_loss
+    real, fake = _judged(config, real, lax.stop_gradient(fake))
+
+    def scores(index: int, params: Params, real: Array, fake: Array) -> tuple[Array, ...]:
+        return tuple(_judge(config, params, x, index).score for x in (real, fake))
+
+    run = _each(config, scores)
+    pairs = [run(index, params, real, fake) for index in range(config.discriminator.count)]
+    return loss([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def generator_objective(
+    config: ObjectiveConfig,
+    discriminator: Params,
+    reconstruction: Reconstruction,
+    audio: Array,
+    features: Array,
+    *,
+    bypass: bool,
+) -> tuple[Array, Terms]:
+    """Total loss of the generator, and its terms before weighting.
+
+    Terms whose weight is 0 are not computed.
+    """
+    weights = config.losses
+    terms = {
+        "commitment": reconstruction.commitment,
+        "codebook": reconstruction.codebook,
+        "reconstruction": losses.reconstruction_loss(features, reconstruction.semantic_latent),
+        "semantic_commitment": reconstruction.semantic_commitment,
+        "semantic_codebook": reconstruction.semantic_codebook,
+    }
+    if weights.mel:
+        terms["mel"] = _mel(config, weights.mel_scales, audio, reconstruction)
+    if bypass and weights.semantic_mel:
+        terms["semantic_mel"] = _mel(config, weights.semantic_mel_scales, audio, reconstruction)
+    if weights.adversarial or weights.feature_matching:
+        terms |= _against(config, discriminator, audio, reconstruction.audio)
+    total = sum(getattr(weights, name) * term for name, term in terms.items())
+    return jnp.asarray(total), terms
+
+
+def _mel(
+    config: ObjectiveConfig, scales: MelLossConfig, audio: Array, result: Reconstruction
+) -> Array:
+    return losses.mel_distance(
+        _cropped(config, audio),
+        _cropped(config, result.audio),
+        sample_rate=config.model.codec.sample_rate,
+        window_lengths=scales.window_lengths,
+        n_mels=scales.n_mels,
+        lowest=scales.lowest,
+        distance=scales.distance,
+    )
+
+
+def _against(config: ObjectiveConfig, params: Params, real: Array, fake: Array) -> Terms:
+    """Adversarial and feature-matching loss; each sub-discriminator is reduced to two scalars."""
+    hinge = config.losses.gan == "hinge"
+    adversarial = losses.hinge_adversarial_loss if hinge else losses.least_squares_adversarial_loss
+    real, fake = _judged(config, real, fake)
+
+    def terms(index: int, params: Params, real: Array, fake: Array) -> tuple[Array, Array]:
+        of_fake = _judge(config, params, fake, index)
+        of_real = _judge(config, params, real, index)
+        matching = losses.feature_matching_loss([of_real.features], [of_fake.features])
+        return adversarial([of_fake.score]), matching
+
+    run, count = _each(config, terms), config.discriminator.count
+    pairs = [run(index, params, real, fake) for index in range(count)]
+    share = 1 / count if hinge else 1
+    return {
+        "adversarial": share * jnp.sum(jnp.stack([pair[0] for pair in pairs])),
+        "feature_matching": share * jnp.sum(jnp.stack([pair[1] for pair in pairs])),
+    }
+
+
+def _each(config: ObjectiveConfig, function: Any) -> Any:
+    """``function``, whose first argument is static; recomputed in the backward pass if asked."""
+    if not config.checkpoint_discriminators:
+        return function
+    return jax.checkpoint(function, static_argnums=0)
+
+
+def _judged(config: ObjectiveConfig, real: Array, fake: Array) -> tuple[Array, Array]:
+    """Both ``[B, N]`` as the discriminators see them, ``[B, N, 1]``."""
+    real, fake = _cropped(config, real), _cropped(config, fake)
+    check_length(real.shape[1], config.discriminator)
+    return normalize(real[..., None]), normalize(fake[..., None])
+
+
+def _judge(config: ObjectiveConfig, params: Params, audio: Array, index: int) -> Any:
+    module = Discriminator(config.discriminator, jnp.dtype(config.precision))
+    return module.apply({"params": params}, audio, index, method="judge")
+
+
+def _cropped(config: ObjectiveConfig, audio: Array) -> Array:
+    """``audio [B, N]`` without the tail that the decoder does not reach, if asked."""
+    if not config.losses.crop_tail:
+        return audio
+    return audio[:, : reach(config, audio.shape[1])]
+
+
+def reach(config: ObjectiveConfig, num_samples: int) -> int:
+    """Samples of a segment of ``num_samples`` that the decoder generates."""
+    codec = config.model.codec
+    return decoded_samples(code_length(num_samples, codec), codec)

@@ -1,0 +1,93 @@
+"""A few training steps of the tiny model in a process of its own; used by test_train_sharding.
+
+Virtual devices and ``jax.distributed`` are settings of a whole process. The result, losses and
+all leaves of the state, goes to an npz file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+OPTIONS = json.loads(sys.argv[1]) if __name__ == "__main__" else {}
+
+if OPTIONS:
+    # Optimising the code of so small a model takes longer than running it.
+    os.environ["XLA_FLAGS"] = (
+        f"--xla_force_host_platform_device_count={OPTIONS['devices']} "
+        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    )
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+import dataclasses
+
+import jax
+import numpy as np
+
+import dualcodec_jax
+from dualcodec_jax import sharding
+from dualcodec_jax.config import PRESETS, DiscriminatorConfig
+from dualcodec_jax.sharding import MeshConfig, global_batch, make_mesh, place
+from dualcodec_jax.train.config import ObjectiveConfig, ScheduleConfig
+from dualcodec_jax.train.state import new_state
+from dualcodec_jax.train.step import jit_step
+
+BATCH, SAMPLES, STEPS = 8, 4800, 2
+OBJECTIVE = ObjectiveConfig(
+    model=PRESETS["tiny"],
+    discriminator=DiscriminatorConfig(
+        periods=(3,), period_channels=(8, 16), fft_sizes=(256,), spectral_channels=8
+    ),
+    generator_schedule=ScheduleConfig(constant=True),
+)
+
+
+def batches() -> list[dict[str, np.ndarray]]:
+    """One global batch per step."""
+    rng = np.random.default_rng(0)
+    return [
+        {"audio": 0.1 * rng.standard_normal((BATCH, SAMPLES), np.float32)} for _ in range(STEPS)
+    ]
+
+
+def run(mesh_config: MeshConfig, accumulate: int = 1) -> dict[str, np.ndarray]:
+    """Train; the losses and the leaves of the last state."""
+    config = dataclasses.replace(OBJECTIVE, accumulate=accumulate)
+    mesh = make_mesh(mesh_config)
+    params, statistics = dualcodec_jax.random_semantic(config.model.semantic)
+    frozen = place({"semantic": params, "statistics": statistics}, mesh)
+    state = place(new_state(config), mesh)
+    step = jit_step(config, mesh, state)
+    result: dict[str, np.ndarray] = {}
+    share = slice(jax.process_index(), None, jax.process_count())
+    for index, batch in enumerate(batches()):
+        local = {name: value[share] for name, value in batch.items()}
+        state, terms = step(state, frozen, global_batch(local, mesh), bypass=index == 1)
+        for name, value in terms.items():
+            result[f"terms/{index}/{name}"] = np.asarray(value)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        result[f"state/{name}"] = _whole(leaf)
+    result["split"] = np.asarray(
+        sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(state))
+    )
+    return result
+
+
+def _whole(leaf: Any) -> np.ndarray:
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() > 1:
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+    return np.asarray(leaf)
+
+
+if __name__ == "__main__":
+    if "process" in OPTIONS:
+        jax.distributed.initialize(OPTIONS["coordinator"], OPTIONS["processes"], OPTIONS["process"])
+    sharding.MIN_SPLIT_SIZE = 64
+    values = run(MeshConfig(**OPTIONS["mesh"]), OPTIONS.get("accumulate", 1))
+    if jax.process_index() == 0:
+        np.savez(OPTIONS["output"], **values)
