@@ -25,23 +25,15 @@ import dataclasses
 
 import jax
 import numpy as np
+from micro import OBJECTIVE
 
 import dualcodec_jax
 from dualcodec_jax import sharding
-from dualcodec_jax.config import PRESETS, DiscriminatorConfig
 from dualcodec_jax.sharding import MeshConfig, global_batch, make_mesh, place
-from dualcodec_jax.train.config import ObjectiveConfig, ScheduleConfig
 from dualcodec_jax.train.state import new_state
 from dualcodec_jax.train.step import jit_step
 
 BATCH, SAMPLES, STEPS = 8, 4800, 2
-OBJECTIVE = ObjectiveConfig(
-    model=PRESETS["tiny"],
-    discriminator=DiscriminatorConfig(
-        periods=(3,), period_channels=(8, 16), fft_sizes=(256,), spectral_channels=8
-    ),
-    generator_schedule=ScheduleConfig(constant=True),
-)
 
 
 def batches() -> list[dict[str, np.ndarray]]:

@@ -344,6 +344,7 @@ def test_three_steps_in_float32(report: Any, monkeypatch: pytest.MonkeyPatch) ->
     check_steps(report, monkeypatch, torch.float32, "three steps, float32", limits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bypass", [False, True])
 def test_every_term_at_full_size(
     report: Any,
