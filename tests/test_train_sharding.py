@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow  # Each process compiles two steps.
 WORKER = Path(__file__).parent / "train_worker.py"
 # float32 sums in another order; Adam divides gradients that are almost 0 by their own size.
 TERMS, GRADIENTS = 2e-5, 2e-4
+SAVED = "saved"
 
 
 def start(output: Path, **options: Any) -> subprocess.Popen[bytes]:
@@ -44,8 +45,9 @@ def run(output: Path, **options: Any) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def one_device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    output = tmp_path_factory.mktemp("one") / "one.npz"
-    return run(output, devices=1, mesh={"data": 1})
+    folder = tmp_path_factory.getbasetemp()
+    saved = str(folder / SAVED)
+    return run(folder / "one.npz", devices=1, mesh={"data": 1}, save=saved)
 
 
 def error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -61,7 +63,7 @@ def check_same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
     for name in terms:
         assert error(actual[name], expected[name]) < TERMS, name
     moments = [name for name in expected if "/mu/" in name]
-    assert len(moments) > 400
+    assert len(moments) > 200
     wrong = {name: error(actual[name], expected[name]) for name in moments}
     assert {name: value for name, value in wrong.items() if not value < GRADIENTS} == {}
     assert actual["state/step"] == 2
@@ -74,7 +76,7 @@ def test_eight_devices(
     tmp_path: Path, one_device: dict[str, np.ndarray], mesh: dict[str, int]
 ) -> None:
     result = run(tmp_path / "mesh.npz", devices=8, mesh=mesh)
-    assert (result.pop("split") > 300) == ("fsdp" in mesh)
+    assert (result.pop("split") > 60) == ("fsdp" in mesh)
     check_same(result | {"split": 0}, one_device)
 
 
@@ -85,7 +87,7 @@ def test_accumulation(tmp_path: Path, one_device: dict[str, np.ndarray]) -> None
 
 
 def test_two_processes(tmp_path: Path, one_device: dict[str, np.ndarray]) -> None:
-    """Two processes of two devices each; the batch's items change places, its sums do not."""
+    """Two processes of two devices each, with half of the batch."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -100,3 +102,20 @@ def test_two_processes(tmp_path: Path, one_device: dict[str, np.ndarray]) -> Non
         result = dict(file)
     result["split"] = one_device["split"]
     check_same(result, one_device)
+
+
+@pytest.mark.parametrize("mesh", [{"data": 2, "fsdp": 4}, {"data": 8}], ids=str)
+def test_restore_onto_another_mesh(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    one_device: dict[str, np.ndarray],
+    mesh: dict[str, int],
+) -> None:
+    """A checkpoint of one device, bit for bit, on eight."""
+    saved = str(tmp_path_factory.getbasetemp() / SAVED)
+    result = run(tmp_path / "restored.npz", devices=8, mesh=mesh, restore=saved)
+    assert (result.pop("split") > 60) == ("fsdp" in mesh)
+    names = {name for name in one_device if name.startswith("state/")}
+    assert result.keys() == names
+    for name in names:
+        np.testing.assert_array_equal(result[name], one_device[name])

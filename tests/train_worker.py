@@ -29,8 +29,10 @@ from micro import OBJECTIVE
 
 import dualcodec_jax
 from dualcodec_jax import sharding
+from dualcodec_jax.checkpoint import Checkpoints
 from dualcodec_jax.sharding import MeshConfig, global_batch, make_mesh, place
-from dualcodec_jax.train.state import new_state
+from dualcodec_jax.train.export import placed_shapes
+from dualcodec_jax.train.state import new_state, state_shapes
 from dualcodec_jax.train.step import jit_step
 
 BATCH, SAMPLES, STEPS = 8, 4800, 2
@@ -44,28 +46,44 @@ def batches() -> list[dict[str, np.ndarray]]:
     ]
 
 
-def run(mesh_config: MeshConfig, accumulate: int = 1) -> dict[str, np.ndarray]:
-    """Train; the losses and the leaves of the last state."""
+def run(mesh_config: MeshConfig, accumulate: int = 1, save: str | None = None) -> Any:
+    """Train; the losses and the last state."""
     config = dataclasses.replace(OBJECTIVE, accumulate=accumulate)
     mesh = make_mesh(mesh_config)
     params, statistics = dualcodec_jax.random_semantic(config.model.semantic)
     frozen = place({"semantic": params, "statistics": statistics}, mesh)
     state = place(new_state(config), mesh)
     step = jit_step(config, mesh, state)
-    result: dict[str, np.ndarray] = {}
-    share = slice(jax.process_index(), None, jax.process_count())
+    terms: dict[str, np.ndarray] = {}
+    size = BATCH // jax.process_count()
+    share = slice(jax.process_index() * size, (jax.process_index() + 1) * size)
     for index, batch in enumerate(batches()):
         local = {name: value[share] for name, value in batch.items()}
-        state, terms = step(state, frozen, global_batch(local, mesh), bypass=index == 1)
-        for name, value in terms.items():
-            result[f"terms/{index}/{name}"] = np.asarray(value)
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        result[f"state/{name}"] = _whole(leaf)
-    result["split"] = np.asarray(
-        sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(state))
-    )
-    return result
+        state, values = step(state, frozen, global_batch(local, mesh), bypass=index == 1)
+        terms |= {f"terms/{index}/{name}": np.asarray(value) for name, value in values.items()}
+    if save is not None:
+        with Checkpoints(save) as checkpoints:
+            checkpoints.save(STEPS, state, None, {})
+    return terms | described(state)
+
+
+def restored(mesh_config: MeshConfig, folder: str) -> dict[str, np.ndarray]:
+    """The state saved in ``folder``, read onto a mesh."""
+    target = placed_shapes(state_shapes(OBJECTIVE), make_mesh(mesh_config))
+    with Checkpoints(folder) as checkpoints:
+        result = checkpoints.restore(target)
+    assert result is not None
+    return described(result.state)
+
+
+def described(state: Any) -> dict[str, np.ndarray]:
+    """All leaves by path, and how many of them are split."""
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    result = {
+        f"state/{jax.tree_util.keystr(path, simple=True, separator='/')}": _whole(leaf)
+        for path, leaf in leaves
+    }
+    return result | {"split": np.asarray(sum(not x.is_fully_replicated for _, x in leaves))}
 
 
 def _whole(leaf: Any) -> np.ndarray:
@@ -80,6 +98,10 @@ if __name__ == "__main__":
     if "process" in OPTIONS:
         jax.distributed.initialize(OPTIONS["coordinator"], OPTIONS["processes"], OPTIONS["process"])
     sharding.MIN_SPLIT_SIZE = 64
-    values = run(MeshConfig(**OPTIONS["mesh"]), OPTIONS.get("accumulate", 1))
+    mesh = MeshConfig(**OPTIONS["mesh"])
+    if "restore" in OPTIONS:
+        values = restored(mesh, OPTIONS["restore"])
+    else:
+        values = run(mesh, OPTIONS.get("accumulate", 1), OPTIONS.get("save"))
     if jax.process_index() == 0:
         np.savez(OPTIONS["output"], **values)

@@ -16,6 +16,7 @@ from dualcodec_jax.cli.convert import convert
 from dualcodec_jax.cli.data import app as data_app
 from dualcodec_jax.cli.demo import demo
 from dualcodec_jax.cli.info import info
+from dualcodec_jax.cli.train import export, train_report
 
 app = typer.Typer(
     name="dualcodec-jax",
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for command in (encode, decode, reconstruct, convert, info, demo):
+for command in (encode, decode, reconstruct, convert, info, demo, train_report, export):
     app.command()(command)
 app.add_typer(data_app, name="data")
 

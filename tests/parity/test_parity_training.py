@@ -23,9 +23,14 @@ from dualcodec_jax.convert.codec import codec_rules
 from dualcodec_jax.convert.discriminator import discriminator_rules
 from dualcodec_jax.convert.engine import to_jax, to_torch
 from dualcodec_jax.convert.files import codec_shapes, discriminator_shapes
+from dualcodec_jax.lengths import code_length
 from dualcodec_jax.train import step as train
 from dualcodec_jax.train.config import LossConfig, ObjectiveConfig, ScheduleConfig
-from dualcodec_jax.train.objective import generator_objective, reconstruct
+from dualcodec_jax.train.objective import (
+    discriminator_objective,
+    generator_objective,
+    reconstruct,
+)
 from dualcodec_jax.train.optimizer import ACOUSTIC, ALWAYS, learning_rate
 from dualcodec_jax.train.state import TrainState, new_state
 
@@ -360,38 +365,33 @@ def test_every_term_at_full_size(
     config = ObjectiveConfig(model=PRESETS[model_id])
     samples, codec = 12 * config.model.codec.hop_length + 700, config.model.codec
     audio, _ = speech_and_noise(2, samples)
-    frames = dualcodec_frames(samples, codec)
+    frames = code_length(samples, codec)
     features = np.random.default_rng(0).standard_normal((2, frames, 1024), np.float32)
     active = np.array([2, codec.n_codebooks])
-    before = {name: value.clone() for name, value in original.model.state_dict().items()}
+    kept = {name: value.clone() for name, value in original.model.state_dict().items()}
+    before = discriminator_params(config, discriminator)
     try:
         trainer = Trainer(original.model, discriminator)
         expected = trainer.step(monkeypatch, 0, audio, features, active, bypass)
     finally:
-        original.model.load_state_dict(before)
+        original.model.load_state_dict(kept)
         original.model.eval()
-    params = to_jax(
-        numpy_state(discriminator),
-        discriminator_rules(config.discriminator),
-        discriminator_shapes(config.discriminator),
-        what="the discriminator",
-    )
 
     @jax.jit
-    def terms_of(generator_params: Any, updated: Any) -> Any:
-        output, codes = reconstruct(
-            config, generator_params, audio, features, active, bypass=bypass
-        )
+    def terms_of(params: Any, before: Any, updated: Any) -> Any:
+        output, codes = reconstruct(config, params, audio, features, active, bypass=bypass)
+        judged = discriminator_objective(config, before, audio, output.audio)
+        # The generator's losses see upstream's discriminator as it is after its step.
         total, terms = generator_objective(config, updated, output, audio, features, bypass=bypass)
-        return {**terms, "total": total}, codes
+        return {**terms, "total": total, "discriminator": judged}, codes
 
-    terms, codes = terms_of(generator.params, params)
+    updated = discriminator_params(config, discriminator)
+    terms, codes = terms_of(generator.params, before, updated)
     assert np.array_equal(codes, expected.codes)
-    terms["discriminator"] = expected.metrics["disc_loss"]  # Compared below, before the update.
     check_terms(report, f"full size, {model_id}: loss terms", terms, expected, bypass, FLOAT32)
 
 
-def dualcodec_frames(num_samples: int, codec: DualCodecConfig) -> int:
-    from dualcodec_jax.lengths import code_length
-
-    return code_length(num_samples, codec)
+def discriminator_params(config: ObjectiveConfig, discriminator: Any) -> Any:
+    rules = discriminator_rules(config.discriminator)
+    shapes = discriminator_shapes(config.discriminator)
+    return to_jax(numpy_state(discriminator), rules, shapes, what="the discriminator")

@@ -1,0 +1,213 @@
+"""Whole runs of a small model: resuming, stopping, refusing, exporting, finetuning."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("grain")
+pytest.importorskip("orbax.checkpoint")
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+from micro import CODEC, OBJECTIVE
+
+from dualcodec_jax.checkpoint import CheckpointError
+from dualcodec_jax.data.config import DataConfig
+from dualcodec_jax.errors import ConfigError
+from dualcodec_jax.train import loop
+from dualcodec_jax.train.export import export_run, load_run
+from dualcodec_jax.train.initial import load_networks
+from dualcodec_jax.train.logs import read_records
+from dualcodec_jax.train.loop import TrainingError, train
+from dualcodec_jax.train.run_config import (
+    InitConfig,
+    LoggingConfig,
+    RunConfig,
+    SemanticConfig,
+)
+from dualcodec_jax.weights import load_weights
+
+pytestmark = pytest.mark.slow  # Every run traces its step anew.
+RECORDINGS = Path(__file__).parent / "data"
+# One program for all runs.
+QUIET = dataclasses.replace(OBJECTIVE, bypass_rate=0.0, max_bad_steps=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep compiled steps on disk: every run makes its own jitted function."""
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_persistent_cache_min_compile_time_secs",
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    values = (str(tmp_path_factory.mktemp("xla")), 1.0, -1)
+    for name, value in zip(names, values, strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def make_run(folder: Path, **changes: Any) -> RunConfig:
+    values: dict[str, Any] = {
+        "name": "test",
+        "output": folder,
+        "objective": QUIET,
+        "data": DataConfig(kind="folder", locations=(str(RECORDINGS),), segment_length=4800),
+        "semantic": SemanticConfig(w2v_path="random"),
+        "batch_size": 2,
+        "max_steps": 6,
+        "log_every": 1,
+        "save_every": 100,
+        "keep_last": 3,
+        "logging": LoggingConfig(tensorboard=False),
+    }
+    return RunConfig(**{**values, **changes})
+
+
+def losses(folder: Path) -> dict[float, dict[str, float]]:
+    """Everything but time, by step."""
+    return {
+        record["step"]: {
+            name: value
+            for name, value in record.items()
+            if name != "time" and not name.startswith("speed/")
+        }
+        for record in read_records(folder / "metrics.jsonl")
+    }
+
+
+def leaves(tree: Any) -> dict[str, np.ndarray]:
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of six steps without a break."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert train(make_run(folder)) == 6
+    return folder
+
+
+def test_a_run_logs_and_saves(whole: Path) -> None:
+    records = losses(whole)
+    assert sorted(records) == [1, 2, 3, 4, 5, 6]
+    for name in ("loss/total", "loss/mel", "loss/discriminator", "norm/generator", "perplexity/0"):
+        assert all(np.isfinite(record[name]) for record in records.values()), name
+    run, state = load_run(whole)
+    assert run == make_run(whole)
+    assert int(state.step) == 6
+
+
+def test_resuming_is_bit_identical(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for steps in (2, 5, 6):
+        assert train(make_run(folder, max_steps=steps, resume=True)) == steps
+    assert losses(folder) == losses(whole)
+    a, b = (leaves(load_run(path)[1]) for path in (folder, whole))
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        np.testing.assert_array_equal(value, b[name], err_msg=name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    calls = []
+
+    def batch_and_signal(*arguments: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+        return original(*arguments)
+
+    original = loop.global_batch
+    monkeypatch.setattr(loop, "global_batch", batch_and_signal)
+    folder = tmp_path / "run"
+    assert train(make_run(folder)) == 3
+    monkeypatch.undo()
+    assert train(make_run(folder, resume=True)) == 6
+    assert losses(folder) == losses(whole)
+
+
+def test_a_complete_run_has_nothing_to_do(whole: Path) -> None:
+    before = losses(whole)
+    assert train(make_run(whole, resume=True)) == 6
+    assert losses(whole) == before
+
+
+def test_a_used_folder_is_refused(whole: Path) -> None:
+    with pytest.raises(ConfigError, match=r"already has checkpoints, up to step 6.*resume=true"):
+        train(make_run(whole))
+
+
+def test_another_configuration_is_refused(whole: Path) -> None:
+    weights = dataclasses.replace(QUIET.losses, mel=1.0)
+    changed = dataclasses.replace(QUIET, seed=1, losses=weights)
+    with pytest.raises(ConfigError) as error:
+        train(make_run(whole, objective=changed, resume=True))
+    assert "objective.seed: 43 saved, 1 now" in str(error.value)
+    assert "objective.losses.mel: 15.0 saved, 1.0 now" in str(error.value)
+
+
+def test_too_many_bad_steps_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(batch: dict[str, np.ndarray], mesh: Any) -> Any:
+        return original({"audio": np.full_like(batch["audio"], np.nan)}, mesh)
+
+    original = loop.global_batch
+    monkeypatch.setattr(loop, "global_batch", broken)
+    with pytest.raises(TrainingError, match="3 steps in a row, up to step 3"):
+        train(make_run(tmp_path / "run"))
+
+
+def test_epochs_end_a_run(tmp_path: Path) -> None:
+    recordings = len(list(RECORDINGS.glob("*.flac")))
+    run = make_run(tmp_path / "run", max_epoch=1, max_steps=100)
+    assert train(run) == -(-recordings // run.batch_size)
+
+
+def test_export_and_finetune(whole: Path, tmp_path: Path) -> None:
+    output = tmp_path / "weights"
+    written = export_run(whole, output)
+    assert sorted(written) == [
+        "discriminator",
+        "discriminator_micro.safetensors",
+        "generator",
+        "micro",
+        "micro.safetensors",
+    ]
+    _, state = load_run(whole)
+    generator = load_weights(written["micro"], "codec")
+    assert generator.config == CODEC
+    assert generator.source == {"run": "test", "step": 6}
+    exported = leaves(generator.params)
+    for name, value in leaves(state.generator).items():
+        np.testing.assert_array_equal(exported[name], value)
+    start = make_run(tmp_path / "finetune", init=InitConfig(location=str(output)), max_steps=1)
+    networks = load_networks(start.init, start)
+    for own, saved in zip(networks, (state.generator, state.discriminator), strict=True):
+        for name, value in leaves(saved).items():
+            np.testing.assert_array_equal(leaves(own)[name], value)
+    assert train(start) == 1
+
+
+def test_export_of_nothing(tmp_path: Path, whole: Path) -> None:
+    with pytest.raises(CheckpointError, match="not the folder of a run"):
+        export_run(tmp_path, tmp_path / "out")
+    with pytest.raises(CheckpointError, match=r"no checkpoint at step 5; there are \[6\]"):
+        export_run(whole, tmp_path / "out", step=5)
+    assert not (tmp_path / "out").exists()
