@@ -56,7 +56,7 @@ class RunLog:
 
     Args:
         folder: of the run; made if it is not there.
-        start_step: steps taken before this session; 0 for a new run.
+        start_step: steps already taken; 0 for a new run.
         total_steps: at which the run ends; None if it has no end.
         tensorboard: also write event files, with tensorboardX.
         wandb: name of a Weights & Biases project to write to, too.
