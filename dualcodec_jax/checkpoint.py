@@ -27,7 +27,7 @@ from dualcodec_jax.paths import replacing
 
 logger = logging.getLogger(__name__)
 
-FORMAT, FORMAT_VERSION = "dualcodec_jax training checkpoint", 1
+FORMAT, FORMAT_VERSION = "dualcodec_jax training checkpoint", 2
 STATE, META = "state", "meta"
 CHECKSUMS = "checksums"
 _CHUNK = 2**24

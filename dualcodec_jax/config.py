@@ -15,6 +15,8 @@ from dualcodec_jax.errors import ConfigError
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = ("float32", "bfloat16")
+Encoding = Literal["dual", "dac", "dac_distilled"]
+ENCODINGS: tuple[str, ...] = ("dual", "dac", "dac_distilled")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,11 @@ class DualCodecConfig:
 
     ``n_codebooks`` counts acoustic codebooks only; users see
     :attr:`n_quantizers`, one more.
+
+    ``encoding`` is ``dual`` in every released model. The others are the paper's baselines (Table
+    2, rows B1, B2, C1, C2; Table 3, rows F1, F2), which quantize the waveform alone: ``dac``, and
+    ``dac_distilled``, whose first code learns to predict the semantic features. There all
+    codebooks form one residual stack; the ``semantic_codebook_size`` is that of its first.
     """
 
     encoder_dim: int
@@ -43,8 +50,13 @@ class DualCodecConfig:
     decode_semantic_for_codec: bool = True
     quantizer_dropout: float = 1.0
     sample_rate: int = 24000
+    encoding: Encoding = "dual"
 
     def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise ConfigError(
+                f"encoding must be one of {', '.join(ENCODINGS)}; got {self.encoding!r}"
+            )
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
             raise ConfigError(
                 f"encoder_rates {self.encoder_rates} and decoder_rates {self.decoder_rates} must "
@@ -55,6 +67,8 @@ class DualCodecConfig:
                 f"decoder_dim {self.decoder_dim} must be divisible by "
                 f"2**{len(self.decoder_rates)}, because each decoder block halves it"
             )
+        if not self.is_dual:
+            return
         if self.decode_semantic_for_codec and self.semantic_dim != self.latent_dim:
             raise ConfigError(
                 f"semantic_dim {self.semantic_dim} must equal latent_dim {self.latent_dim} "
@@ -65,6 +79,11 @@ class DualCodecConfig:
                 f"with decode_semantic_for_codec=False, convnext_dim {self.convnext_dim} must "
                 f"equal latent_dim {self.latent_dim}"
             )
+
+    @property
+    def is_dual(self) -> bool:
+        """Whether the first code comes from a semantic stream of its own."""
+        return self.encoding == "dual"
 
     @property
     def latent_dim(self) -> int:
@@ -90,6 +109,11 @@ class DualCodecConfig:
     def codebook_sizes(self) -> tuple[int, ...]:
         """Codebook size of each row of ``codes [B, n_quantizers, T]``."""
         return (self.semantic_codebook_size,) + (self.codebook_size,) * self.n_codebooks
+
+    @property
+    def dac_codebook_sizes(self) -> tuple[int, ...]:
+        """Those of the codebooks that quantize the waveform's latent."""
+        return self.codebook_sizes[1:] if self.is_dual else self.codebook_sizes
 
     def bitrate(self, n_quantizers: int | None = None) -> float:
         """Bits per second of the first ``n_quantizers`` codes (default: all)."""

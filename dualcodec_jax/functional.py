@@ -31,9 +31,10 @@ from dualcodec_jax.lengths import (
     code_length,
     decoded_samples,
     min_samples,
+    pooled_frames,
     resampled_length,
 )
-from dualcodec_jax.nn.codec import DualCodec
+from dualcodec_jax.nn.codec import make_codec
 from dualcodec_jax.nn.ops import mask_time
 from dualcodec_jax.nn.w2v_bert import W2vBert
 
@@ -92,8 +93,11 @@ def encode(
     if not 1 <= n_quantizers <= codec.n_quantizers:
         raise InputError(f"n_quantizers must be 1…{codec.n_quantizers}; got {n_quantizers}")
     check_duration(audio.shape[2], config)
-    features, num_frames = semantic_features(params, config, audio[:, 0], lengths)
-    codes: Any = _codec(config).apply(
+    if codec.is_dual:
+        features, num_frames = semantic_features(params, config, audio[:, 0], lengths)
+    else:
+        features, num_frames = None, code_length(_num_samples(audio[:, 0], lengths), codec)
+    codes: Any = make_codec(codec, _dtype(config)).apply(
         {"params": params["codec"]},
         audio.swapaxes(1, 2),
         features,
@@ -125,7 +129,8 @@ def decode(params: Params, config: Config, codes: Array, lengths: Array | None =
             f"codes must have shape [batch, 1…{codec.n_quantizers}, frames]; got "
             f"{list(codes.shape)}"
         )
-    audio: Any = _codec(config).apply({"params": params["codec"]}, codes, lengths, method="decode")
+    module = make_codec(codec, _dtype(config))
+    audio: Any = module.apply({"params": params["codec"]}, codes, lengths, method="decode")
     frames = jnp.full(codes.shape[:1], codes.shape[2], jnp.int32) if lengths is None else lengths
     samples = jnp.maximum(decoded_samples(frames, codec), 0).astype(jnp.int32)
     return Decoded(audio=audio.swapaxes(1, 2), lengths=samples)
@@ -134,7 +139,7 @@ def decode(params: Params, config: Config, codes: Array, lengths: Array | None =
 def semantic_features(
     params: Params, config: Config, audio: Array, lengths: Array | None = None
 ) -> tuple[Array, Array]:
-    """Normalised semantic features at the code frame rate, and code frames of each item.
+    """Normalised semantic features at the code frame rate, and frames of each item.
 
     Args:
         params: see the module's docstring; ``semantic`` and ``statistics`` are read.
@@ -146,11 +151,7 @@ def semantic_features(
         float32 ``[B, T, semantic_dim]`` and int32 ``[B]``.
     """
     codec = config.codec
-    num_samples = (
-        jnp.full(audio.shape[:1], audio.shape[1], jnp.int32)
-        if lengths is None
-        else lengths.astype(jnp.int32)
-    )
+    num_samples = _num_samples(audio, lengths)
     audio_16k = resample(mask_time(audio, lengths), codec.sample_rate, SEMANTIC_SAMPLE_RATE)
     inputs = semantic_input(
         audio_16k, resampled_length(num_samples, codec.sample_rate, SEMANTIC_SAMPLE_RATE)
@@ -160,9 +161,9 @@ def semantic_features(
     )
     statistics = params["statistics"]
     hidden = (hidden - statistics["mean"]) / jnp.sqrt(statistics["var"])
-    frames, factor = code_length(audio.shape[1], codec), codec.semantic_downsample_factor
+    frames, factor = pooled_frames(audio.shape[1], codec), codec.semantic_downsample_factor
     pooled = hidden[:, : frames * factor].reshape(hidden.shape[0], frames, factor, -1)
-    return jnp.mean(pooled, axis=2), code_length(num_samples, codec)
+    return jnp.mean(pooled, axis=2), pooled_frames(num_samples, codec)
 
 
 def check_duration(num_samples: int, config: Config) -> None:
@@ -177,8 +178,11 @@ def check_duration(num_samples: int, config: Config) -> None:
         )
 
 
-def _codec(config: Config) -> DualCodec:
-    return DualCodec(config.codec, _dtype(config))
+def _num_samples(audio: Array, lengths: Array | None) -> Array:
+    """Int32 ``[B]``: true lengths of ``audio [B, N]``."""
+    if lengths is None:
+        return jnp.full(audio.shape[:1], audio.shape[1], jnp.int32)
+    return lengths.astype(jnp.int32)
 
 
 def _dtype(config: Config) -> Any:

@@ -84,7 +84,8 @@ class Inference:
         self.params: functional.Params = {
             "codec": jax.jit(fold_weight_norm)(dualcodec_model.params)
         }
-        if not decode_only:
+        self._can_encode = not decode_only
+        if self.config.codec.is_dual and not decode_only:
             config, w2v_bert, statistics = semantic or load_semantic(dualcodec_path, w2v_path)
             self.config = dataclasses.replace(self.config, semantic=config)
             self.params["semantic"] = jax.device_put(w2v_bert)
@@ -117,7 +118,7 @@ class Inference:
             InputError: on wrong shapes, types, lengths or ``n_quantizers``.
             AudioError: if samples are not finite.
         """
-        if "semantic" not in self.params:
+        if not self._can_encode:
             raise InputError("this Inference was made with decode_only=True; it cannot encode")
         codec = self.config.codec
         count = self._count(n_quantizers)

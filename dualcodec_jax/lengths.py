@@ -45,12 +45,19 @@ def semantic_frames(num_samples: Int, config: DualCodecConfig) -> Int:
     return ceil_div(fbank_frames(num_16k), FBANK_STACK)
 
 
+def pooled_frames(num_samples: Int, config: DualCodecConfig) -> Int:
+    """Frames of the semantic features after average pooling to the code frame rate."""
+    return semantic_frames(num_samples, config) // config.semantic_downsample_factor
+
+
 def code_length(num_samples: Int, config: DualCodecConfig) -> Int:
     """Code frames T of an utterance, semantic and acoustic alike.
 
-    Upstream drops the last one or two hops: T = ⌈num_samples / hop⌉ − (1 or 2).
+    Upstream drops the last one or two hops: T = ⌈num_samples / hop⌉ − (1 or 2). Without a semantic
+    stream it drops none.
     """
-    return semantic_frames(num_samples, config) // config.semantic_downsample_factor
+    frames = pooled_frames if config.is_dual else acoustic_frames
+    return frames(num_samples, config)
 
 
 def acoustic_frames(num_samples: Int, config: DualCodecConfig) -> Int:
@@ -75,7 +82,9 @@ def decoded_samples(num_frames: Int, config: DualCodecConfig) -> Int:
 
 
 def samples_for_codes(num_frames: int, config: DualCodecConfig) -> int:
-    """The shortest utterance, in samples, that has ``num_frames`` code frames."""
+    """The shortest utterance, in samples, that has ``num_frames`` > 0 code frames."""
+    if not config.is_dual:
+        return (num_frames - 1) * config.hop_length + 1
     fbank = FBANK_STACK * num_frames * config.semantic_downsample_factor - (FBANK_STACK - 1)
     num_16k = FBANK_LENGTH + FBANK_HOP * (fbank - 1)
     common = math.gcd(config.sample_rate, SEMANTIC_SAMPLE_RATE)

@@ -29,7 +29,7 @@ from dualcodec_jax.errors import ConfigError, InputError, WeightsError
 from dualcodec_jax.paths import replacing
 
 FORMAT = "dualcodec_jax"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE, TENSOR_FILE = "config.json", "model.safetensors"
 
 Kind = Literal["codec", "discriminator", "w2v_bert", "statistics"]

@@ -23,7 +23,7 @@ FLOAT32 = 1e-6
 
 fold = jax.jit(fold_weight_norm)
 vq = VectorQuantize(DIM, SIZE, WIDTH)
-rvq = ResidualVectorQuantize(DIM, BOOKS, SIZE, WIDTH)
+rvq = ResidualVectorQuantize(DIM, (SIZE,) * BOOKS, WIDTH)
 
 
 @pytest.fixture(scope="module")

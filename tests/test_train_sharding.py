@@ -17,8 +17,9 @@ pytest.importorskip("optax")
 
 pytestmark = pytest.mark.slow  # Each process compiles two steps.
 WORKER = Path(__file__).parent / "train_worker.py"
-# float32 sums in another order; Adam divides gradients that are almost 0 by their own size.
-TERMS, GRADIENTS = 2e-5, 2e-4
+LIMIT = 3e-7
+"""Relative error of losses and moments in float64; what there is comes from the filterbank, which
+is float32 by construction."""
 SAVED = "saved"
 
 
@@ -61,11 +62,11 @@ def check_same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
     terms = [name for name in expected if name.startswith("terms/")]
     assert len(terms) > 20
     for name in terms:
-        assert error(actual[name], expected[name]) < TERMS, name
+        assert error(actual[name], expected[name]) < LIMIT, name
     moments = [name for name in expected if "/mu/" in name]
     assert len(moments) > 200
     wrong = {name: error(actual[name], expected[name]) for name in moments}
-    assert {name: value for name, value in wrong.items() if not value < GRADIENTS} == {}
+    assert {name: value for name, value in wrong.items() if not value < LIMIT} == {}
     assert actual["state/step"] == 2
 
 

@@ -1,4 +1,4 @@
-"""Table of the DualCodec generator's tensors (upstream ``DualCodec.state_dict()``)."""
+"""Tables of the generators' tensors (``state_dict()`` of upstream's ``DualCodec`` and ``DAC``)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,33 @@ from dualcodec_jax.nn.dac import DILATIONS
 
 def codec_rules(config: DualCodecConfig) -> list[Rule]:
     """One rule per tensor of the generator: 420 for 12hz_v1, 392 for 25hz_v1."""
-    return [
-        *_encoder(config),
-        *_quantizers("dac.quantizer", ("dac", "quantizer"), config.n_codebooks),
-        *_decoder(config),
-        *weight_norm_rules("convnext_encoder.0", ("convnext_encoder", "proj")),
-        *_convnext("convnext_encoder", 1, config.convnext_layers),
-        *_quantizers("semantic_vq", ("semantic_vq",), 1),
-        *_convnext("convnext_decoder", 0, config.convnext_layers),
-        *weight_norm_rules(
-            f"convnext_decoder.{config.convnext_layers}", ("convnext_decoder", "proj")
-        ),
+    prefix = "dac." if config.is_dual else ""
+    dac = [
+        *_encoder(f"{prefix}encoder.block", config),
+        *_quantizers(f"{prefix}quantizer", ("dac", "quantizer"), len(config.dac_codebook_sizes)),
+        *_decoder(f"{prefix}decoder.model", config),
     ]
+    if config.is_dual:
+        return dac + _semantic(config)
+    if config.encoding == "dac_distilled":
+        projection = weight_norm_rules("distill_projection", ("distill_projection",))
+        return dac + projection + _convnext_decoder("convnext", config)
+    return dac
+
+
+def _semantic(config: DualCodecConfig) -> list[Rule]:
+    return [
+        *weight_norm_rules("convnext_encoder.0", ("convnext_encoder", "proj")),
+        *_convnext("convnext_encoder", ("convnext_encoder",), 1, config.convnext_layers),
+        *_quantizers("semantic_vq", ("semantic_vq",), 1),
+        *_convnext_decoder("convnext_decoder", config),
+    ]
+
+
+def _convnext_decoder(torch_prefix: str, config: DualCodecConfig) -> list[Rule]:
+    path, layers = ("convnext_decoder",), config.convnext_layers
+    blocks = _convnext(torch_prefix, path, 0, layers)
+    return blocks + weight_norm_rules(f"{torch_prefix}.{layers}", (*path, "proj"))
 
 
 def _snake(torch_prefix: str, path: Path) -> Rule:
@@ -45,8 +60,8 @@ def _residual_unit(torch_prefix: str, path: Path) -> list[Rule]:
     ]
 
 
-def _encoder(config: DualCodecConfig) -> list[Rule]:
-    source, target = "dac.encoder.block", ("dac", "encoder")
+def _encoder(source: str, config: DualCodecConfig) -> list[Rule]:
+    target = ("dac", "encoder")
     units, last = len(DILATIONS), len(config.encoder_rates) + 1
     rules = weight_norm_rules(f"{source}.0", (*target, "conv_in"))
     for index in range(len(config.encoder_rates)):
@@ -59,8 +74,8 @@ def _encoder(config: DualCodecConfig) -> list[Rule]:
     return rules + weight_norm_rules(f"{source}.{last + 1}", (*target, "conv_out"))
 
 
-def _decoder(config: DualCodecConfig) -> list[Rule]:
-    source, target = "dac.decoder.model", ("dac", "decoder")
+def _decoder(source: str, config: DualCodecConfig) -> list[Rule]:
+    target = ("dac", "decoder")
     last = len(config.decoder_rates) + 1
     rules = weight_norm_rules(f"{source}.0", (*target, "conv_in"))
     for index in range(len(config.decoder_rates)):
@@ -85,10 +100,10 @@ def _quantizers(torch_prefix: str, path: Path, count: int) -> list[Rule]:
     return rules
 
 
-def _convnext(name: str, first: int, layers: int) -> list[Rule]:
+def _convnext(torch_prefix: str, target: Path, first: int, layers: int) -> list[Rule]:
     rules: list[Rule] = []
     for index in range(layers):
-        source, path = f"{name}.{first + index}", (name, f"block_{index}")
+        source, path = f"{torch_prefix}.{first + index}", (*target, f"block_{index}")
         rules += [
             Rule(f"{source}.dwconv.weight", (*path, "dwconv", "kernel"), DEPTHWISE),
             Rule(f"{source}.dwconv.bias", (*path, "dwconv", "bias")),

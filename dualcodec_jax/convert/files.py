@@ -28,7 +28,7 @@ from dualcodec_jax.convert.engine import Params, Rule, normalize_names, to_jax, 
 from dualcodec_jax.convert.stats import read_statistics
 from dualcodec_jax.convert.w2v_bert import used_keys, w2v_bert_rules
 from dualcodec_jax.errors import ConfigError, WeightsError
-from dualcodec_jax.nn.codec import DualCodec
+from dualcodec_jax.nn.codec import make_codec
 from dualcodec_jax.nn.discriminator import Discriminator
 from dualcodec_jax.nn.w2v_bert import W2vBert
 from dualcodec_jax.paths import replacing
@@ -174,7 +174,7 @@ def codec_shapes(config: DualCodecConfig) -> Params:
     """Shapes of the generator's parameters, without computing them."""
     audio = jnp.zeros((1, 2 * config.hop_length, 1))
     features = jnp.zeros((1, 2, config.semantic_dim))
-    init = functools.partial(DualCodec(config).init, jax.random.key(0))
+    init = functools.partial(make_codec(config).init, jax.random.key(0))
     return jax.eval_shape(init, audio, features)["params"]
 
 

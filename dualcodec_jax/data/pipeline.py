@@ -328,6 +328,6 @@ def _feature_sizes(
     if info is None or codec is None:
         return None, 1
     info.check(codec, config.sample_rate)
-    from dualcodec_jax.lengths import code_length
+    from dualcodec_jax.lengths import pooled_frames
 
-    return int(code_length(config.segment_length, codec)), codec.hop_length
+    return int(pooled_frames(config.segment_length, codec)), codec.hop_length

@@ -1,6 +1,6 @@
-"""The DualCodec generator: a semantic and an acoustic stream over one decoder.
+"""The generators: DualCodec, and the DAC without a semantic stream that it is compared with.
 
-Source: upstream ``dualcodec_model.DualCodec``; paper section 3.
+Source: upstream ``dualcodec_model.DualCodec`` and ``dac_model.DAC``; paper section 3.
 """
 
 from __future__ import annotations
@@ -13,91 +13,39 @@ from flax import struct
 from jax import Array
 
 from dualcodec_jax.config import DualCodecConfig
-from dualcodec_jax.lengths import acoustic_frames, ceil_div
-from dualcodec_jax.nn.convnext import ConvNeXtBlock
-from dualcodec_jax.nn.dac import Decoder, Encoder
+from dualcodec_jax.nn.convnext import ConvNeXtDecoder, ConvNeXtEncoder
+from dualcodec_jax.nn.dac import DAC, fit
 from dualcodec_jax.nn.layers import WNConv1d
-from dualcodec_jax.nn.ops import mask_time
 from dualcodec_jax.nn.quantize import QuantizerOutput, ResidualVectorQuantize
 
 
 @struct.dataclass
-class DualCodecOutput:
-    """Result of a full pass of the generator.
+class CodecOutput:
+    """Result of a full pass of a generator.
 
     Attributes:
         audio: ``[B, N, 1]``, cut or zero-padded to the input's length.
-        semantic_latent: ``[B, T, semantic_dim]``, the reconstruction of the semantic features.
-        semantic: the semantic quantizer's result.
+        semantic_latent: ``[B, T, semantic_dim]``, the reconstruction of the semantic features, or
+            their prediction from the first code; None with ``encoding="dac"``.
+        semantic: the semantic quantizer's result; None without a semantic stream.
         acoustic: the acoustic stack's result; None when it was bypassed.
     """
 
     audio: Array
-    semantic_latent: Array
-    semantic: QuantizerOutput
+    semantic_latent: Array | None
+    semantic: QuantizerOutput | None
     acoustic: QuantizerOutput | None
 
-
-class ConvNeXtEncoder(nn.Module):
-    """Pointwise projection, then ConvNeXt blocks.
-
-    ``[B, T, semantic_dim] → [B, T, convnext_dim]``.
-    """
-
-    config: DualCodecConfig
-    dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        cfg = self.config
-        self.proj = WNConv1d(cfg.convnext_dim, kernel_size=1, dtype=self.dtype)
-        self.block = [
-            ConvNeXtBlock(cfg.convnext_dim, cfg.convnext_hidden_dim, cfg.is_causal, self.dtype)
-            for _ in range(cfg.convnext_layers)
-        ]
-
-    def __call__(self, x: Array, lengths: Array | None = None) -> Array:
-        x = self.proj(x).astype(x.dtype)
-        for block in self.block:
-            x = block(x, lengths)
-        return x
+    @property
+    def codes(self) -> Array:
+        """Int32 ``[B, n, T]``, of the quantizers that were run."""
+        outputs = [output for output in (self.semantic, self.acoustic) if output is not None]
+        return jnp.concatenate([output.codes for output in outputs], axis=1)
 
 
-class ConvNeXtDecoder(nn.Module):
-    """ConvNeXt blocks, then a pointwise projection.
-
-    ``[B, T, convnext_dim] → [B, T, semantic_dim]``.
-    """
-
-    config: DualCodecConfig
-    dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        cfg = self.config
-        self.block = [
-            ConvNeXtBlock(cfg.convnext_dim, cfg.convnext_hidden_dim, cfg.is_causal, self.dtype)
-            for _ in range(cfg.convnext_layers)
-        ]
-        self.proj = WNConv1d(cfg.semantic_dim, kernel_size=1, dtype=self.dtype)
-
-    def __call__(self, x: Array, lengths: Array | None = None) -> Array:
-        for block in self.block:
-            x = block(x, lengths)
-        return self.proj(x).astype(x.dtype)
-
-
-class DAC(nn.Module):
-    """Waveform encoder, residual quantizer and waveform decoder."""
-
-    config: DualCodecConfig
-    dtype: Any = jnp.float32
-
-    def setup(self) -> None:
-        cfg = self.config
-        self.encoder = Encoder(cfg.encoder_dim, cfg.encoder_rates, cfg.latent_dim, self.dtype)
-        self.quantizer = ResidualVectorQuantize(
-            cfg.latent_dim, cfg.n_codebooks, cfg.codebook_size, cfg.codebook_dim, zero_bias=True
-        )
-        self.decoder = Decoder(cfg.decoder_dim, cfg.decoder_rates, self.dtype)
+def make_codec(config: DualCodecConfig, dtype: Any = jnp.float32) -> DualCodec | DacCodec:
+    """The module of ``config.encoding``; both have the methods ``encode`` and ``decode``."""
+    return (DualCodec if config.is_dual else DacCodec)(config, dtype)
 
 
 class DualCodec(nn.Module):
@@ -114,7 +62,7 @@ class DualCodec(nn.Module):
         self.dac = DAC(cfg, self.dtype)
         self.convnext_encoder = ConvNeXtEncoder(cfg, self.dtype)
         self.semantic_vq = ResidualVectorQuantize(
-            cfg.convnext_dim, 1, cfg.semantic_codebook_size, cfg.semantic_codebook_dim
+            cfg.convnext_dim, (cfg.semantic_codebook_size,), cfg.semantic_codebook_dim
         )
         self.convnext_decoder = ConvNeXtDecoder(cfg, self.dtype)
 
@@ -134,16 +82,8 @@ class DualCodec(nn.Module):
         return self.convnext_decoder(quantized, lengths)
 
     def encode_acoustic(self, audio: Array, num_samples: Array | None = None) -> Array:
-        """Waveform stream: ``audio [B, N, 1]`` → latent ``[B, ⌈N / hop⌉, latent_dim]``.
-
-        ``num_samples [B]`` gives true lengths; audio past them is ignored.
-        """
-        cfg = self.config
-        padded = ceil_div(audio.shape[1], cfg.hop_length) * cfg.hop_length
-        audio = mask_time(audio, num_samples)
-        audio = jnp.pad(audio, ((0, 0), (0, padded - audio.shape[1]), (0, 0)))
-        hops = None if num_samples is None else acoustic_frames(num_samples, cfg) * cfg.hop_length
-        return self.dac.encoder(audio, hops).astype(jnp.promote_types(audio.dtype, jnp.float32))
+        """Waveform stream, see :meth:`~dualcodec_jax.nn.dac.DAC.encode`."""
+        return self.dac.encode(audio, num_samples)
 
     def encode(
         self,
@@ -190,7 +130,7 @@ class DualCodec(nn.Module):
         n_quantizers: int | None = None,
         active: Array | None = None,
         bypass: bool = False,
-    ) -> DualCodecOutput:
+    ) -> CodecOutput:
         """Reconstruct ``audio [B, N, 1]`` (training and initialisation).
 
         Args:
@@ -208,13 +148,69 @@ class DualCodec(nn.Module):
             count = None if n_quantizers is None else n_quantizers - 1
             acoustic = self.dac.quantizer(residual, count, active)
             decoder_input = acoustic.quantized + latent
-        decoded = self.dac.decoder(decoder_input)[:, : audio.shape[1]]
-        missing = audio.shape[1] - decoded.shape[1]
+        decoded = fit(self.dac.decoder(decoder_input), audio.shape[1])
         if not self.config.decode_semantic_for_codec:
             latent = self.convnext_decoder(latent)
-        return DualCodecOutput(
-            audio=jnp.pad(decoded, ((0, 0), (0, missing), (0, 0))),
+        return CodecOutput(
+            audio=decoded,
             semantic_latent=latent,
             semantic=semantic,
             acoustic=acoustic,
+        )
+
+
+class DacCodec(nn.Module):
+    """A DAC that quantizes the waveform alone: the paper's baseline.
+
+    With ``encoding="dac_distilled"`` the vector of the first code also predicts the semantic
+    features, so that it learns what they hold; decoding does not use the prediction. Arguments are
+    those of :class:`DualCodec`; features and bypassing play no part. Source: ``dac_model.DAC``.
+    """
+
+    config: DualCodecConfig
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        cfg = self.config
+        self.dac = DAC(cfg, self.dtype)
+        if cfg.encoding == "dac_distilled":
+            self.distill_projection = WNConv1d(cfg.convnext_dim, kernel_size=1, dtype=self.dtype)
+            self.convnext_decoder = ConvNeXtDecoder(cfg, self.dtype)
+
+    def encode(
+        self,
+        audio: Array,
+        features: Array | None,
+        n_quantizers: int,
+        num_samples: Array | None = None,
+        num_frames: Array | None = None,
+    ) -> Array:
+        """Codes int32 ``[B, n_quantizers, T]`` of ``audio [B, N, 1]``, T = ⌈N / hop⌉."""
+        return self.dac.quantizer(self.dac.encode(audio, num_samples), n_quantizers).codes
+
+    def decode(self, codes: Array, num_frames: Array | None = None) -> Array:
+        """Waveform ``[B, decoded_samples(T), 1]`` of ``codes [B, n, T]``, any prefix n ≥ 1."""
+        return self.dac.decoder(self.dac.quantizer.decode(codes), num_frames)
+
+    def __call__(
+        self,
+        audio: Array,
+        features: Array | None = None,
+        n_quantizers: int | None = None,
+        active: Array | None = None,
+        bypass: bool = False,
+    ) -> CodecOutput:
+        """Reconstruct ``audio [B, N, 1]`` (training and initialisation)."""
+        output = self.dac.quantizer(self.dac.encode(audio), n_quantizers, active)
+        predicted = None
+        if self.config.encoding == "dac_distilled":
+            predicted = self.convnext_decoder(
+                self.distill_projection(output.first).astype(output.first.dtype)
+            )
+        decoded = self.dac.decoder(output.quantized)
+        return CodecOutput(
+            audio=fit(decoded, audio.shape[1]),
+            semantic_latent=predicted,
+            semantic=None,
+            acoustic=output,
         )

@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from dualcodec_jax.config import DualCodecConfig
 from dualcodec_jax.nn import ops
-from dualcodec_jax.nn.layers import Dense, DepthwiseConv1d, LayerNorm
+from dualcodec_jax.nn.layers import Dense, DepthwiseConv1d, LayerNorm, WNConv1d
 
 KERNEL_SIZE = 7
 
@@ -41,3 +42,50 @@ class ConvNeXtBlock(nn.Module):
         y = x if self.is_causal else ops.mask_time(x, lengths)
         y = self.norm(self.dwconv(y))
         return x + self.pwconv2(ops.gelu_exact(self.pwconv1(y)))
+
+
+class ConvNeXtEncoder(nn.Module):
+    """Pointwise projection, then ConvNeXt blocks.
+
+    ``[B, T, semantic_dim] → [B, T, convnext_dim]``.
+    """
+
+    config: DualCodecConfig
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        cfg = self.config
+        self.proj = WNConv1d(cfg.convnext_dim, kernel_size=1, dtype=self.dtype)
+        self.block = [
+            ConvNeXtBlock(cfg.convnext_dim, cfg.convnext_hidden_dim, cfg.is_causal, self.dtype)
+            for _ in range(cfg.convnext_layers)
+        ]
+
+    def __call__(self, x: Array, lengths: Array | None = None) -> Array:
+        x = self.proj(x).astype(x.dtype)
+        for block in self.block:
+            x = block(x, lengths)
+        return x
+
+
+class ConvNeXtDecoder(nn.Module):
+    """ConvNeXt blocks, then a pointwise projection.
+
+    ``[B, T, convnext_dim] → [B, T, semantic_dim]``.
+    """
+
+    config: DualCodecConfig
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        cfg = self.config
+        self.block = [
+            ConvNeXtBlock(cfg.convnext_dim, cfg.convnext_hidden_dim, cfg.is_causal, self.dtype)
+            for _ in range(cfg.convnext_layers)
+        ]
+        self.proj = WNConv1d(cfg.semantic_dim, kernel_size=1, dtype=self.dtype)
+
+    def __call__(self, x: Array, lengths: Array | None = None) -> Array:
+        for block in self.block:
+            x = block(x, lengths)
+        return self.proj(x).astype(x.dtype)

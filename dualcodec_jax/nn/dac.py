@@ -1,6 +1,6 @@
-"""The snake-activated convolutional encoder and decoder of DAC.
+"""The snake-activated convolutional encoder and decoder of DAC, and its quantizer.
 
-Source: upstream ``dac_model.py`` (``Encoder``, ``Decoder``), which is non-causal.
+Source: upstream ``dac_model.py``, whose convolutions are non-causal.
 
 Padded batches: with ``lengths``, every position past an item's end is zeroed before each
 convolution that looks beyond one sample, so that an item's output does not depend on its
@@ -16,9 +16,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
-from dualcodec_jax.lengths import upsampled_length
+from dualcodec_jax.config import DualCodecConfig
+from dualcodec_jax.lengths import acoustic_frames, ceil_div, upsampled_length
 from dualcodec_jax.nn.layers import Snake, WNConv1d, WNConvTranspose1d
 from dualcodec_jax.nn.ops import mask_time
+from dualcodec_jax.nn.quantize import ResidualVectorQuantize
 
 DILATIONS = (1, 3, 9)
 
@@ -153,3 +155,36 @@ class Decoder(nn.Module):
             lengths = None if lengths is None else upsampled_length(lengths, stride)
         y = self.conv_out(mask_time(self.snake_out(x), lengths))
         return mask_time(jnp.tanh(y.astype(jnp.promote_types(y.dtype, jnp.float32))), lengths)
+
+
+class DAC(nn.Module):
+    """Waveform encoder, residual quantizer and waveform decoder."""
+
+    config: DualCodecConfig
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        cfg = self.config
+        self.encoder = Encoder(cfg.encoder_dim, cfg.encoder_rates, cfg.latent_dim, self.dtype)
+        self.quantizer = ResidualVectorQuantize(
+            cfg.latent_dim, cfg.dac_codebook_sizes, cfg.codebook_dim, zero_bias=True
+        )
+        self.decoder = Decoder(cfg.decoder_dim, cfg.decoder_rates, self.dtype)
+
+    def encode(self, audio: Array, num_samples: Array | None = None) -> Array:
+        """Waveform ``audio [B, N, 1]`` → latent ``[B, ⌈N / hop⌉, latent_dim]``.
+
+        ``num_samples [B]`` gives true lengths; audio past them is ignored.
+        """
+        cfg = self.config
+        padded = ceil_div(audio.shape[1], cfg.hop_length) * cfg.hop_length
+        audio = mask_time(audio, num_samples)
+        audio = jnp.pad(audio, ((0, 0), (0, padded - audio.shape[1]), (0, 0)))
+        hops = None if num_samples is None else acoustic_frames(num_samples, cfg) * cfg.hop_length
+        return self.encoder(audio, hops).astype(jnp.promote_types(audio.dtype, jnp.float32))
+
+
+def fit(audio: Array, num_samples: int) -> Array:
+    """Cut or zero-pad ``audio [B, N, 1]`` at its end to ``num_samples``."""
+    missing = max(0, num_samples - audio.shape[1])
+    return jnp.pad(audio[:, :num_samples], ((0, 0), (0, missing), (0, 0)))

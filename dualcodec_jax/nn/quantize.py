@@ -25,6 +25,7 @@ class QuantizerOutput:
         latents: ``[B, n, T, d]``, projected inputs before quantization.
         commitment_loss: ``[B]`` for one quantizer, a scalar for the stack.
         codebook_loss: the same.
+        first: the first layer's share of ``quantized``, ``[B, T, D]``.
     """
 
     quantized: Array
@@ -32,6 +33,7 @@ class QuantizerOutput:
     latents: Array
     commitment_loss: Array
     codebook_loss: Array
+    first: Array
 
 
 class VectorQuantize(nn.Module):
@@ -62,13 +64,14 @@ class VectorQuantize(nn.Module):
         rows = self.codebook[codes]
         commitment = jnp.mean(jnp.square(latents - lax.stop_gradient(rows)), axis=(1, 2))
         codebook = jnp.mean(jnp.square(rows - lax.stop_gradient(latents)), axis=(1, 2))
-        straight_through = latents + lax.stop_gradient(rows - latents)
+        quantized = self.out_proj(latents + lax.stop_gradient(rows - latents))
         return QuantizerOutput(
-            quantized=self.out_proj(straight_through),
+            quantized=quantized,
             codes=codes[:, None],
             latents=latents[:, None],
             commitment_loss=commitment,
             codebook_loss=codebook,
+            first=quantized,
         )
 
     def decode(self, codes: Array) -> Array:
@@ -86,15 +89,14 @@ class ResidualVectorQuantize(nn.Module):
     """
 
     input_dim: int
-    n_codebooks: int
-    codebook_size: int
+    codebook_sizes: tuple[int, ...]
     codebook_dim: int
     zero_bias: bool = False
 
     def setup(self) -> None:
         self.quantizer = [
-            VectorQuantize(self.input_dim, self.codebook_size, self.codebook_dim, self.zero_bias)
-            for _ in range(self.n_codebooks)
+            VectorQuantize(self.input_dim, size, self.codebook_dim, self.zero_bias)
+            for size in self.codebook_sizes
         ]
 
     def __call__(
@@ -118,6 +120,7 @@ class ResidualVectorQuantize(nn.Module):
             latents=jnp.concatenate([output.latents for output in outputs], axis=1),
             commitment_loss=commitment,
             codebook_loss=codebook,
+            first=outputs[0].quantized,
         )
 
     def decode(self, codes: Array) -> Array:

@@ -41,8 +41,8 @@ class LossConfig:
         feature_matching: weight of the discriminator's feature distance.
         commitment: weight of the acoustic commitment loss.
         codebook: weight of the acoustic codebook loss.
-        reconstruction: weight of the reconstruction of the semantic features (upstream
-            ``lambda_distill_loss``).
+        reconstruction: weight of the reconstruction of the semantic features, or of their
+            prediction in a distilled DAC (upstream ``lambda_distill_loss`` in both).
         semantic_commitment: weight of the semantic commitment loss.
         semantic_codebook: weight of the semantic codebook loss.
         semantic_mel: weight of the low-band mel distance on bypass steps (upstream
@@ -146,6 +146,16 @@ class ObjectiveConfig:
             raise ConfigError(f"bypass_rate must lie in 0…1; got {self.bypass_rate}")
         if self.accumulate < 1:
             raise ConfigError(f"accumulate must be at least 1; got {self.accumulate}")
+        if self.bypass_rate and not self.model.codec.is_dual:
+            raise ConfigError(
+                f"bypass_rate must be 0 with encoding {self.model.codec.encoding}: there is no "
+                "semantic stream to decode from alone"
+            )
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether training reads semantic features."""
+        return self.model.codec.encoding != "dac"
 
     @property
     def precision(self) -> Precision:

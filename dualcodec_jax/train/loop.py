@@ -133,7 +133,7 @@ class _Run:
         return restored.state, restored.data_states[jax.process_index()]
 
     def _frozen(self) -> dict[str, Any]:
-        if self.run.features == "cache":
+        if self.run.features == "cache" or not self.run.objective.needs_features:
             return {}
         frozen = load_frozen(self.run.semantic, self.run.objective.model.semantic)
         return place(frozen, self.mesh)
@@ -244,7 +244,7 @@ class _Run:
         with self.speed.paused("evaluation"):
             generator = _on_host(self.state.generator)
             frozen = _on_host(self.frozen)
-            if self.evaluator is not None and frozen:
+            if self.evaluator is not None and (frozen or not self.codec.is_dual):
                 params = {"codec": generator, **frozen}
                 result = self.evaluator(params, self.step, self.run.output)
                 self.log.write(self.step, result.values)

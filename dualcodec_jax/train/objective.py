@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from dualcodec_jax import losses
 from dualcodec_jax.lengths import code_length, decoded_samples
-from dualcodec_jax.nn.codec import DualCodec
+from dualcodec_jax.nn.codec import make_codec
 from dualcodec_jax.nn.discriminator import Discriminator, check_length, normalize
 from dualcodec_jax.train.config import MelLossConfig, ObjectiveConfig
 
@@ -31,51 +31,43 @@ class Reconstruction:
 
     Attributes:
         audio: ``[B, N]``, float32, of the input's length.
-        semantic_latent: ``[B, T, semantic_dim]``.
-        commitment: scalar, acoustic; 0 on bypass.
-        codebook: scalar, acoustic; 0 on bypass.
-        semantic_commitment: scalar.
-        semantic_codebook: scalar.
+        semantic_latent: ``[B, T, semantic_dim]``, at least as long as the features; None without.
+        quantization: scalars: ``commitment`` and ``codebook``, 0 on bypass, and with a semantic
+            stream ``semantic_commitment`` and ``semantic_codebook``.
     """
 
     audio: Array
-    semantic_latent: Array
-    commitment: Array
-    codebook: Array
-    semantic_commitment: Array
-    semantic_codebook: Array
+    semantic_latent: Array | None
+    quantization: Terms
 
 
 def reconstruct(
     config: ObjectiveConfig,
     params: Params,
     audio: Array,
-    features: Array,
+    features: Array | None,
     active: Array,
     *,
     bypass: bool,
 ) -> tuple[Reconstruction, Array]:
-    """Run the generator on ``audio [B, N]`` and pooled ``features [B, T, semantic_dim]``.
+    """Run the generator on ``audio [B, N]`` and pooled ``features [B, T, semantic_dim]``, if any.
 
     Returns:
         The reconstruction, and codes int32 ``[B, n, T]``: n is 1 on ``bypass``.
     """
-    module = DualCodec(config.model.codec, jnp.dtype(config.precision))
+    module = make_codec(config.model.codec, jnp.dtype(config.precision))
     output: Any = module.apply(
         {"params": params}, audio[..., None], features, active=active, bypass=bypass
     )
-    codes, zero = output.semantic.codes, jnp.zeros((), jnp.float32)
+    zero = jnp.zeros((), jnp.float32)
+    terms = {"commitment": zero, "codebook": zero}
     if output.acoustic is not None:
-        codes = jnp.concatenate([codes, output.acoustic.codes], axis=1)
-    result = Reconstruction(
-        audio=output.audio[..., 0],
-        semantic_latent=output.semantic_latent,
-        commitment=zero if output.acoustic is None else output.acoustic.commitment_loss,
-        codebook=zero if output.acoustic is None else output.acoustic.codebook_loss,
-        semantic_commitment=output.semantic.commitment_loss,
-        semantic_codebook=output.semantic.codebook_loss,
-    )
-    return result, codes
+        terms["commitment"] = output.acoustic.commitment_loss
+        terms["codebook"] = output.acoustic.codebook_loss
+    if output.semantic is not None:
+        terms["semantic_commitment"] = output.semantic.commitment_loss
+        terms["semantic_codebook"] = output.semantic.codebook_loss
+    return Reconstruction(output.audio[..., 0], output.semantic_latent, terms), output.codes
 
 
 def discriminator_objective(
@@ -99,7 +91,7 @@ def generator_objective(
     discriminator: Params,
     reconstruction: Reconstruction,
     audio: Array,
-    features: Array,
+    features: Array | None,
     *,
     bypass: bool,
 ) -> tuple[Array, Terms]:
@@ -108,13 +100,10 @@ def generator_objective(
     Terms whose weight is 0 are not computed.
     """
     weights = config.losses
-    terms = {
-        "commitment": reconstruction.commitment,
-        "codebook": reconstruction.codebook,
-        "reconstruction": losses.reconstruction_loss(features, reconstruction.semantic_latent),
-        "semantic_commitment": reconstruction.semantic_commitment,
-        "semantic_codebook": reconstruction.semantic_codebook,
-    }
+    terms = dict(reconstruction.quantization)
+    if features is not None and reconstruction.semantic_latent is not None:
+        latent = reconstruction.semantic_latent[:, : features.shape[1]]
+        terms["reconstruction"] = losses.reconstruction_loss(features, latent)
     if weights.mel:
         terms["mel"] = _mel(config, weights.mel_scales, audio, reconstruction)
     if bypass and weights.semantic_mel:

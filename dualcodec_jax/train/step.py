@@ -49,7 +49,7 @@ def train_step(
         config: static.
         state: as of the step before.
         frozen: ``semantic`` and ``statistics``, as for :func:`dualcodec_jax.encode`; may lack
-            both if the batch has features.
+            both if the batch has features, or the model needs none.
         batch: ``audio`` float32 ``[B, N]``, and maybe ``features`` ``[B, T, semantic_dim]``:
             pooled and normalised. B must be a multiple of ``config.accumulate``.
         bypass: static; see :func:`draw_bypass`.
@@ -111,6 +111,8 @@ def jit_step(config: ObjectiveConfig, mesh: Mesh, state: TrainState) -> Callable
 
 
 def _with_features(config: ObjectiveConfig, frozen: Params, batch: Batch) -> Batch:
+    if not config.needs_features:
+        return {"audio": batch["audio"]}
     if "features" in batch:
         features = batch["features"].astype(batch["audio"].dtype)
     else:
@@ -119,15 +121,16 @@ def _with_features(config: ObjectiveConfig, frozen: Params, batch: Batch) -> Bat
 
 
 def _draw_active(config: ObjectiveConfig, step: Array, batch: int) -> Array:
-    """Quantizer dropout: acoustic layers that count, per item, int32 ``[B]``.
+    """Quantizer dropout: layers of the DAC that count, per item, int32 ``[B]``.
 
     The first share of the batch draws from 1…n; the rest keeps all, as upstream.
     """
     codec = config.model.codec
+    layers = len(codec.dac_codebook_sizes)
     key = jax.random.fold_in(jax.random.key(config.seed), step)
-    drawn = jax.random.randint(key, (batch,), 1, codec.n_codebooks + 1)
+    drawn = jax.random.randint(key, (batch,), 1, layers + 1)
     dropped = jnp.arange(batch) < int(batch * codec.quantizer_dropout)
-    return jnp.where(dropped, drawn, codec.n_codebooks)
+    return jnp.where(dropped, drawn, layers)
 
 
 def _gradients(config: ObjectiveConfig, state: TrainState, batch: Batch, *, bypass: bool) -> Any:
@@ -141,7 +144,7 @@ def _gradients(config: ObjectiveConfig, state: TrainState, batch: Batch, *, bypa
     d_params, d_optimizer, d_terms = _update_discriminator(config, state, d_gradients, d_loss)
     (total, terms), output_gradients = jax.value_and_grad(
         generator_objective, argnums=2, has_aux=True
-    )(config, d_params, output, batch["audio"], batch["features"], bypass=bypass)
+    )(config, d_params, output, batch["audio"], batch.get("features"), bypass=bypass)
     (g_gradients,) = pullback(output_gradients)
     return d_params, d_optimizer, d_terms, g_gradients, {**terms, "total": total}, codes
 
@@ -170,7 +173,7 @@ def _accumulated_gradients(
     def objective(params: Params, item: Batch) -> Any:
         output, codes = _reconstruct(config, params, item, bypass)
         total, terms = generator_objective(
-            config, d_params, output, item["audio"], item["features"], bypass=bypass
+            config, d_params, output, item["audio"], item.get("features"), bypass=bypass
         )
         return total, ({**terms, "total": total}, codes)
 
@@ -185,7 +188,7 @@ def _accumulated_gradients(
 
 def _reconstruct(config: ObjectiveConfig, params: Params, batch: Batch, bypass: bool) -> Any:
     return reconstruct(
-        config, params, batch["audio"], batch["features"], batch["active"], bypass=bypass
+        config, params, batch["audio"], batch.get("features"), batch["active"], bypass=bypass
     )
 
 

@@ -98,9 +98,12 @@ from dualcodec.model_codec import (  # noqa: E402
 )
 from easydict import EasyDict as edict  # noqa: E402
 
+DAC = dac_model.DAC
+
 resample = torchaudio.functional.resample
 
 __all__ = [
+    "DAC",
     "AudioSignal",
     "Discriminator",
     "DualCodec",

@@ -275,7 +275,7 @@ def test_vector_quantize(
 def rvq_twin(original: Any, config: DualCodecConfig, x: np.ndarray) -> Twin:
     module, rules = part_of(original.model, config, "dac.quantizer", "dac/quantizer")
     block = ResidualVectorQuantize(
-        config.latent_dim, config.n_codebooks, config.codebook_size, config.codebook_dim
+        config.latent_dim, config.dac_codebook_sizes, config.codebook_dim
     )
     return Twin(module, block, rules, x)
 

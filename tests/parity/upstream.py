@@ -14,7 +14,7 @@ import functools
 import gc
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Ve
 
 import dualcodec_jax
 from dualcodec_jax.audio.io import read_audio
+from dualcodec_jax.config import DualCodecConfig
 from dualcodec_jax.convert.files import GENERATOR_FILES, STATISTICS_FILE
 
 MODEL_IDS = ("12hz_v1", "25hz_v1")
@@ -84,6 +85,32 @@ def bare_codec(model_id: str) -> Any:
     return oracle.DualCodec(**codec_arguments(model_id)).eval()
 
 
+def bare_dac(codec: DualCodecConfig) -> Any:
+    """Upstream's DAC at the sizes of a configuration without a semantic stream.
+
+    It gives all codebooks one size; the first is replaced by one of its own size.
+    """
+    sizes = codec.codebook_sizes
+    dac = oracle.DAC(
+        encoder_dim=codec.encoder_dim,
+        encoder_rates=list(codec.encoder_rates),
+        decoder_dim=codec.decoder_dim,
+        decoder_rates=list(codec.decoder_rates),
+        n_codebooks=len(sizes),
+        codebook_size=sizes[-1],
+        codebook_dim=codec.codebook_dim,
+        quantizer_dropout=codec.quantizer_dropout,
+        sample_rate=codec.sample_rate,
+        distill=codec.encoding == "dac_distilled",
+        distill_projection_out_dim=codec.convnext_dim,
+        is_causal=codec.is_causal,
+    )
+    first = oracle.dac_quantize.VectorQuantize(codec.latent_dim, sizes[0], codec.codebook_dim)
+    first.apply(oracle.dac_model.init_weights)
+    dac.quantizer.quantizers[0] = first
+    return dac
+
+
 def draw(rng: np.random.Generator, parameter: Any, low: float, high: float) -> None:
     """Fill a parameter from U(low, high)."""
     values = rng.random(tuple(parameter.shape), np.float32) * np.float32(high - low)
@@ -95,9 +122,12 @@ def randomize_codec(model: Any, seed: int) -> None:
     """Draw every parameter; gains keep activations near 1 through all layers."""
     rng = np.random.default_rng(seed)
     modules = dict(model.named_modules())
+    is_dac = isinstance(model, oracle.DAC)
     for name, parameter in model.named_parameters():
         owner, _, kind = name.rpartition(".")
         layer = modules[owner]
+        if is_dac and owner.startswith(("encoder", "quantizer", "decoder")):
+            owner = f"dac.{owner}"
         if kind == "alpha":
             draw(rng, parameter, 0.5, 1.5)
         elif kind == "bias":
@@ -154,8 +184,14 @@ def randomize_w2v_bert(model: Any, seed: int) -> None:
             draw(rng, parameter, -limit, limit)
 
 
-@torch.no_grad()
 def calibrate_codec(model: Any, audio: Any, features: Any) -> None:
+    """:func:`calibrate` a ``DualCodec`` on its input."""
+    quantizers = [*model.semantic_vq.quantizers, *model.dac.quantizer.quantizers]
+    calibrate(quantizers, model.dac, lambda: model(audio, semantic_repr=features))
+
+
+@torch.no_grad()
+def calibrate(quantizers: list[Any], dac: Any, run: Callable[[], Any]) -> None:
     """Centre what every quantizer sees on speech, and keep the decoder out of saturation."""
     rng = np.random.default_rng(0)
 
@@ -171,10 +207,9 @@ def calibrate_codec(model: Any, audio: Any, features: Any) -> None:
         layer.weight_g *= scale
         return (output - bias) * scale + bias
 
-    quantizers = [*model.semantic_vq.quantizers, *model.dac.quantizer.quantizers]
     hooks = [quantizer.in_proj.register_forward_hook(centre) for quantizer in quantizers]
-    hooks.append(model.dac.decoder.model[-2].register_forward_hook(rescale))
-    model(audio, semantic_repr=features)
+    hooks.append(dac.decoder.model[-2].register_forward_hook(rescale))
+    run()
     for hook in hooks:
         hook.remove()
 

@@ -64,14 +64,26 @@ class StepRecord:
 
 
 class Trainer:
-    """Upstream's trainer around given models, in their dtype, on given features and draws."""
+    """Upstream's trainer around given models, in their dtype, on given features and draws.
 
-    def __init__(self, generator: Any, discriminator: Any, lr: float = 1e-4) -> None:
+    ``distill`` trains a ``DAC`` and not a ``DualCodec``; upstream has the code, and nothing that
+    turns it on. ``factor`` is the downsampling factor of the semantic features.
+    """
+
+    def __init__(
+        self,
+        generator: Any,
+        discriminator: Any,
+        lr: float = 1e-4,
+        *,
+        distill: bool = False,
+        factor: int = 1,
+    ) -> None:
         self.generator, self.discriminator = generator.train(), discriminator.train()
         trainer = upstream_trainer.Trainer.__new__(upstream_trainer.Trainer)
         self._trainer = trainer
         trainer.cfg = oracle.edict(
-            semantic_vq=True,
+            semantic_vq=not distill,
             lambda_semantic_commitment_loss=0.25,
             lambda_semantic_codebook_loss=1.0,
             lambda_distill_loss=15.0,
@@ -84,7 +96,8 @@ class Trainer:
         self.cfg = trainer.cfg
         trainer.model = trainer.model_module = generator
         trainer.discriminator = discriminator
-        trainer.distill = False
+        trainer.distill, self._factor = distill, factor
+        trainer.semantic_downsample_factor = factor
         trainer.accelerator = oracle.edict(device="cpu", backward=lambda loss: loss.backward())
         trainer.gan_loss = upstream_loss.GANLoss(discriminator)
         trainer.spec_loss = upstream_loss.MelSpectrogramLoss(
@@ -133,8 +146,7 @@ class Trainer:
             bypass: what the draw of the bypass says.
         """
         trainer, seen, gradients, norms = self._trainer, {}, [], []
-        factor = self.generator.semantic_downsample_factor
-        hidden = torch.from_numpy(np.repeat(features, factor, axis=1))
+        hidden = torch.from_numpy(np.repeat(features, self._factor, axis=1))
         for group in trainer.optimizer.param_groups:
             group["lr"] = self.rate(step)
 
@@ -163,8 +175,9 @@ class Trainer:
             }
             _, metrics = trainer._train_step(batch)
             hook.remove()
-        acoustic, semantic = seen["output"]
-        rows = [semantic.codes] + ([] if acoustic.codes is None else [acoustic.codes])
+        output = seen["output"]
+        parts = output[::-1] if isinstance(output, tuple) else (output,)
+        rows = [part.codes for part in parts if part.codes is not None]
         of_discriminator, of_generator = gradients
         return StepRecord(
             metrics={
