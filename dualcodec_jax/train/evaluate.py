@@ -124,6 +124,7 @@ class Evaluator:
         clips: held-out recordings.
         batch_size: clips at a time. Each gets the codes that it gets alone.
         mel: of the mel distance.
+        saved_clips: of how many, the first ones, to write audio and pictures; None: of all.
 
     Raises:
         InputError: no clips, or unusable ones.
@@ -136,9 +137,11 @@ class Evaluator:
         *,
         batch_size: int = 4,
         mel: MelLossConfig | None = None,
+        saved_clips: int | None = None,
     ) -> None:
         _check_clips(clips, config.codec.sample_rate)
         self.config = config
+        self._saved = {clip.name for clip in clips[:saved_clips]}
         # By length, so that a batch has little padding.
         self.clips = sorted(clips, key=lambda clip: (clip.samples.size, clip.name))
         self._batch_size = batch_size
@@ -150,7 +153,8 @@ class Evaluator:
         """Evaluate ``params`` and write ``eval/step_…`` below ``run_folder``.
 
         Args:
-            params: ``codec`` (as trained), ``semantic`` and ``statistics``, all of them on this
+            params: ``codec`` (as trained), and with a semantic stream ``semantic`` and
+                ``statistics``; all of them on this
                 process's devices or on the host: with several processes, gather what is sharded
                 over them, and evaluate in one.
             step: steps taken.
@@ -167,7 +171,8 @@ class Evaluator:
         with replacing(folder, overwrite=True, folder=True) as temporary:
             for clip, full, rvq1 in self._reconstructions(params, counts):
                 results[clip.name] = self._measure(clip, full, rvq1)
-                self._write_clip(temporary, clip, full, rvq1)
+                if clip.name in self._saved:
+                    self._write_clip(temporary, clip, full, rvq1)
             uses = codebook_use(counts, self.config.codec.codebook_sizes)
             values = _means(list(results.values())) | codebook_values(uses)
             _write_metrics(temporary / EVAL_METRICS_FILE, step, values, results)
@@ -182,7 +187,7 @@ class Evaluator:
         inference = Inference(
             DualCodecModel(config.model_id, config.codec, params["codec"]),
             precision=config.precision,
-            semantic=(config.semantic, params["semantic"], params["statistics"]),
+            semantic=(config.semantic, params.get("semantic"), params.get("statistics")),
         )
         for start in range(0, len(self.clips), self._batch_size):
             clips = self.clips[start : start + self._batch_size]
@@ -228,7 +233,7 @@ class Evaluator:
     def _write_originals(self, folder: Path) -> None:
         for clip in self.clips:
             path = folder / f"{clip.name}.wav"
-            if not path.exists():
+            if clip.name in self._saved and not path.exists():
                 write_audio(path, clip.samples, self.config.codec.sample_rate)
 
 

@@ -152,7 +152,11 @@ class _Run:
         config = self.run.evaluation
         if config is None or jax.process_index() != 0:
             return None
-        return Evaluator(self.run.objective.model, held_out_clips(config))
+        model = self.run.objective.model
+        # Training on cached features needs no semantic model, but encoding whole clips does.
+        cached = self.run.features == "cache" and self.codec.is_dual
+        self.judging = load_frozen(self.run.semantic, model.semantic) if cached else {}
+        return Evaluator(model, held_out_clips(config), saved_clips=config.saved_clips)
 
     # Steps ----------------------------------------------------------------------------------
 
@@ -244,8 +248,8 @@ class _Run:
         with self.speed.paused("evaluation"):
             generator = _on_host(self.state.generator)
             frozen = _on_host(self.frozen)
-            if self.evaluator is not None and (frozen or not self.codec.is_dual):
-                params = {"codec": generator, **frozen}
+            if self.evaluator is not None:
+                params = {"codec": generator, **frozen, **self.judging}
                 result = self.evaluator(params, self.step, self.run.output)
                 self.log.write(self.step, result.values)
 

@@ -117,7 +117,7 @@ class RunConfig:
         data: clips to train on.
         features: semantic features are computed in the ``step``, or read from the ``cache`` that
             ``dualcodec-jax data features`` wrote.
-        semantic: w2v-BERT and statistics; unused with ``cache``.
+        semantic: w2v-BERT and statistics; with ``cache`` for evaluation only.
         init: networks to start from; None: from scratch. Counts only while ``output`` has no
             checkpoint.
         resume: True: continue from the newest checkpoint in ``output``, if there is one. False:
