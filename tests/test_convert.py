@@ -30,7 +30,7 @@ from dualcodec_jax.convert.files import (
 )
 from dualcodec_jax.convert.w2v_bert import is_unused, w2v_bert_rules
 from dualcodec_jax.errors import ConfigError, InputError, WeightsError
-from dualcodec_jax.nn.ops import conv_transpose1d
+from dualcodec_jax.nn.conv import conv_transpose1d
 from dualcodec_jax.nn.random import random_params
 from dualcodec_jax.weights import Weights, load_weights
 

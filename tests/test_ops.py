@@ -13,9 +13,6 @@ from scipy.special import erf
 from dualcodec_jax.nn import ops
 
 # Compiled whole: one compilation a test instead of one an operation.
-conv1d = jax.jit(ops.conv1d, static_argnames=("stride", "dilation", "padding"))
-conv_transpose1d = jax.jit(ops.conv_transpose1d, static_argnames="padding")
-depthwise_conv1d = jax.jit(ops.depthwise_conv1d, static_argnames="padding")
 sin_squared = jax.jit(ops.sin_squared)
 snake = jax.jit(ops.snake)
 layer_norm = jax.jit(ops.layer_norm, static_argnames="eps")
@@ -41,99 +38,6 @@ def assert_close(actual: Any, expected: np.ndarray, limit: float = FLOAT32) -> N
     assert actual.shape == expected.shape
     error = np.max(np.abs(np.asarray(actual, np.float64) - expected))
     assert error <= limit * np.max(np.abs(expected)), error
-
-
-def textbook_conv1d(
-    x: np.ndarray, kernel: np.ndarray, stride: int, dilation: int, padding: tuple[int, int]
-) -> np.ndarray:
-    """Cross-correlation of ``x [B, T, I]`` and ``kernel [k, I, O]``, tap by tap."""
-    x = np.pad(x, ((0, 0), padding, (0, 0)))
-    span = (kernel.shape[0] - 1) * dilation
-    starts = range(0, x.shape[1] - span, stride)
-    windows = np.stack([x[:, s : s + span + 1 : dilation] for s in starts], axis=1)
-    return np.einsum("btki,kio->bto", windows, kernel)
-
-
-def textbook_conv_transpose1d(
-    x: np.ndarray, weight: np.ndarray, stride: int, padding: int
-) -> np.ndarray:
-    """Zeros inserted between the samples of ``x [B, T, I]``; torch's ``weight [I, O, k]``."""
-    batch, length, inputs = x.shape
-    taps = weight.shape[2]
-    spread = np.zeros((batch, (length - 1) * stride + 1, inputs))
-    spread[:, ::stride] = x
-    kernel = weight[:, :, ::-1].transpose(2, 0, 1)
-    return textbook_conv1d(spread, kernel, 1, 1, (taps - 1 - padding,) * 2)
-
-
-def polyphase(weight: np.ndarray, stride: int) -> np.ndarray:
-    """Torch's ``[I, O, 2s]`` as ``[2, I, s, O]``, the later taps first."""
-    late, early = weight[:, :, stride:], weight[:, :, :stride]
-    return np.stack([late, early]).transpose(0, 1, 3, 2)
-
-
-@pytest.mark.parametrize(
-    ("taps", "stride", "dilation", "padding"),
-    [
-        (7, 1, 1, (3, 3)),
-        (7, 1, 9, (27, 27)),
-        (10, 5, 1, (3, 3)),
-        (4, 2, 1, (1, 1)),
-        (3, 1, 1, (2, 0)),
-    ],
-)
-def test_conv1d_is_the_textbook_sum(
-    taps: int, stride: int, dilation: int, padding: tuple[int, int]
-) -> None:
-    x, kernel = normal(2, 30, 3), normal(taps, 3, 4)
-    expected = textbook_conv1d(x, kernel, stride, dilation, padding)
-    options: Any = {"stride": stride, "dilation": dilation, "padding": padding}
-    assert_close(conv1d(np.float32(x), np.float32(kernel), **options), expected)
-    with jax.enable_x64(True):
-        assert_close(conv1d(x, kernel, **options), expected, FLOAT64)
-
-
-@pytest.mark.parametrize("stride", [2, 4, 5, 6, 8])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 7, 3, 5)])
-def test_conv_transpose1d_is_the_one_with_inserted_zeros(
-    stride: int, shape: tuple[int, int, int, int]
-) -> None:
-    batch, length, inputs, outputs = shape
-    x, weight = normal(batch, length, inputs), normal(inputs, outputs, 2 * stride)
-    padding = -(-stride // 2)
-    expected = textbook_conv_transpose1d(x, weight, stride, padding)
-    assert expected.shape == (batch, length * stride - stride % 2, outputs)
-    kernel = polyphase(weight, stride)
-    with jax.enable_x64(True):
-        y = conv_transpose1d(x, kernel, padding=padding)
-        assert_close(y, expected, FLOAT64)
-    y = conv_transpose1d(np.float32(x), np.float32(kernel), padding=padding)
-    assert y.dtype == jnp.float32
-    assert_close(y, expected)
-
-
-@pytest.mark.parametrize("padding", [0, 1, 4])
-def test_conv_transpose1d_crops_by_its_padding(padding: int) -> None:
-    x, weight = normal(1, 5, 2), normal(2, 3, 8)
-    expected = textbook_conv_transpose1d(x, weight, 4, padding)
-    y = conv_transpose1d(np.float32(x), np.float32(polyphase(weight, 4)), padding=padding)
-    assert_close(y, expected)
-
-
-@pytest.mark.parametrize("padding", [(6, 0), (3, 3), (0, 0)])
-def test_depthwise_conv1d_convolves_each_channel_alone(padding: tuple[int, int]) -> None:
-    x, kernel = normal(2, 11, 4), normal(7, 4)
-    expected = textbook_conv1d(x, kernel[:, :, None] * np.eye(4), 1, 1, padding)
-    assert_close(depthwise_conv1d(np.float32(x), np.float32(kernel), padding=padding), expected)
-    with jax.enable_x64(True):
-        y = depthwise_conv1d(x, kernel, padding=padding)
-        assert_close(y, expected, FLOAT64)
-
-
-def test_depthwise_conv1d_shorter_than_its_kernel() -> None:
-    x, kernel = normal(1, 2, 3), normal(7, 3)
-    expected = textbook_conv1d(x, kernel[:, :, None] * np.eye(3), 1, 1, (6, 0))
-    assert_close(depthwise_conv1d(np.float32(x), np.float32(kernel), padding=(6, 0)), expected)
 
 
 def test_sin_squared_is_accurate_far_from_zero() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,23 +13,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 pytest.importorskip("grain")
+pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("orbax.checkpoint")
 
 import jax
+import orbax.checkpoint as ocp
 from jax.experimental.compilation_cache import compilation_cache
 from micro import CODEC, OBJECTIVE
 
 from dualcodec_jax.checkpoint import CheckpointError
 from dualcodec_jax.data.config import DataConfig
+from dualcodec_jax.data.extract import SemanticExtractor
+from dualcodec_jax.data.features import cache_features
+from dualcodec_jax.data.folder import FolderSource
 from dualcodec_jax.errors import ConfigError
 from dualcodec_jax.train import loop
+from dualcodec_jax.train.evaluate import Evaluator
 from dualcodec_jax.train.export import export_run, load_run
-from dualcodec_jax.train.initial import load_networks
+from dualcodec_jax.train.initial import load_frozen, load_networks
 from dualcodec_jax.train.logs import read_records
 from dualcodec_jax.train.loop import TrainingError, train
 from dualcodec_jax.train.run_config import (
+    EvaluationConfig,
     InitConfig,
     LoggingConfig,
     RunConfig,
@@ -211,3 +221,122 @@ def test_export_of_nothing(tmp_path: Path, whole: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no checkpoint at step 5; there are \[6\]"):
         export_run(whole, tmp_path / "out", step=5)
     assert not (tmp_path / "out").exists()
+
+
+# Cached features ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def segments(tmp_path_factory: pytest.TempPathFactory, speech: np.ndarray) -> DataConfig:
+    """A data set with features of six utterances, each of one segment's length.
+
+    The model hears as much of them in the cache as in the step, so that the features agree.
+    """
+    folder = tmp_path_factory.mktemp("segments")
+    for index, start in enumerate(range(24000, 24000 + 6 * 4800, 4800)):
+        samples = speech[start : start + 4800]
+        soundfile.write(folder / f"{index}.wav", samples, CODEC.sample_rate, subtype="FLOAT")
+    data = DataConfig(kind="folder", locations=(str(folder),), segment_length=4800)
+    model = OBJECTIVE.model
+    extractor = SemanticExtractor(
+        model, **load_frozen(SemanticConfig(w2v_path="random"), model.semantic)
+    )
+    output = tmp_path_factory.mktemp("cache") / "featured"
+    cache_features(FolderSource(folder), extractor, data, output, dtype="float32")
+    return dataclasses.replace(data, kind="tfds", locations=(str(output),))
+
+
+def refused(*_: Any) -> Any:
+    raise AssertionError("the semantic model was asked for")
+
+
+def test_cached_features_train_as_those_of_the_step(
+    segments: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_step, cached = tmp_path / "step", tmp_path / "cache"
+    assert train(make_run(in_step, data=segments, max_steps=3)) == 3
+    monkeypatch.setattr(loop, "load_frozen", refused)
+    assert train(make_run(cached, data=segments, max_steps=3, features="cache")) == 3
+    expected, actual = losses(in_step), losses(cached)
+    for step, record in expected.items():
+        for name in (name for name in record if name.startswith("loss/")):
+            # 6e-7 is what two programs' rounding makes of it.
+            assert actual[step][name] == pytest.approx(record[name], rel=1e-5), (step, name)
+
+
+@pytest.fixture(scope="module")
+def evaluated(segments: DataConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A step on cached features with an evaluation after it: two clips, audio of one."""
+    held_out = DataConfig(kind="folder", locations=(str(RECORDINGS),), segment_length=24000)
+    evaluation = EvaluationConfig(data=held_out, every=1, clips=2, saved_clips=1)
+    folder = tmp_path_factory.mktemp("evaluated") / "run"
+    run = make_run(folder, data=segments, max_steps=1, features="cache", evaluation=evaluation)
+    assert train(run) == 1
+    return folder
+
+
+def test_evaluation_beside_cached_features(evaluated: Path) -> None:
+    """With the semantic model that the step has no use for."""
+    (logged,) = [x for x in read_records(evaluated / "metrics.jsonl") if "eval/mel" in x]
+    run, state = load_run(evaluated)
+    assert run.evaluation is not None
+    frozen = load_frozen(run.semantic, run.objective.model.semantic)
+    evaluator = Evaluator(run.objective.model, loop.held_out_clips(run.evaluation))
+    expected = evaluator({"codec": state.generator, **frozen}, 1, evaluated / "again").values
+    assert logged["step"] == 1
+    assert {name: logged[name] for name in expected} == expected
+
+
+def test_audio_of_as_many_clips_as_asked_for(evaluated: Path) -> None:
+    (folder,) = evaluated.glob("eval/step_*")
+    assert {path.name for path in folder.glob("*.wav")} == {"clip_00.wav", "clip_00.rvq1.wav"}
+    assert [path.name for path in folder.parent.glob("original/*")] == ["clip_00.wav"]
+    content = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert set(content["clips"]) == {"clip_00", "clip_01"}
+    distances = [values["mel"] for values in content["clips"].values()]
+    assert content["values"]["mel"] == pytest.approx(np.mean(distances))
+
+
+# bfloat16 -----------------------------------------------------------------------------------
+
+HALF = dataclasses.replace(QUIET, model=dataclasses.replace(QUIET.model, precision="bfloat16"))
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of three steps in bfloat16."""
+    folder = tmp_path_factory.mktemp("half") / "run"
+    assert train(make_run(folder, objective=HALF, max_steps=3)) == 3
+    return folder
+
+
+def test_half_precision_is_near_single(whole: Path, half: Path) -> None:
+    actual, expected = losses(half), losses(whole)
+    assert sorted(actual) == [1, 2, 3]
+    for step, record in actual.items():
+        assert all(np.isfinite(value) for value in record.values()), step
+        assert record["steps/skipped"] == 0
+    first = {name: value for name, value in expected[1].items() if name.startswith("loss/")}
+    for name, value in first.items():
+        assert actual[1][name] == pytest.approx(value, rel=0.005), name  # 0.0014 at most
+    for name, limit in (("norm/generator", 0.05), ("norm/discriminator", 0.001)):
+        assert actual[1][name] == pytest.approx(expected[1][name], rel=limit), name
+    assert actual[1]["loss/mel"] != first["loss/mel"]
+
+
+def test_half_precision_keeps_its_state_in_single(half: Path) -> None:
+    """As the checkpoint describes itself: restoring could cast."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.metadata((half / "checkpoints/00000003/state").absolute())
+    dtypes = [str(leaf.dtype) for leaf in jax.tree.leaves(saved.item_metadata.tree)]
+    assert len(dtypes) > 300
+    assert set(dtypes) == {"float32", "int32"}
+
+
+def test_a_run_goes_on_in_half_precision(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    assert train(make_run(folder, objective=HALF, max_steps=7, resume=True)) == 7
+    records = losses(folder)
+    assert records.pop(7)["steps/skipped"] == 0
+    assert records == losses(whole)

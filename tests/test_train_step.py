@@ -213,8 +213,9 @@ def test_shapes_of_a_state(state: TrainState) -> None:
 
 
 def reconstruction(audio: np.ndarray) -> Reconstruction:
-    one = jnp.ones(())
-    return Reconstruction(jnp.asarray(audio), jnp.zeros((BATCH, FRAMES, DIM)), one, one, one, one)
+    names = ("commitment", "codebook", "semantic_commitment", "semantic_codebook")
+    quantization = {name: jnp.ones(()) for name in names}
+    return Reconstruction(jnp.asarray(audio), jnp.zeros((BATCH, FRAMES, DIM)), quantization)
 
 
 def test_weights_of_zero_leave_terms_out(state: TrainState, speech: np.ndarray) -> None:

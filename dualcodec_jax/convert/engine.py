@@ -52,7 +52,7 @@ CONV1D = permutation(2, 1, 0)
 CONV2D = permutation(2, 3, 1, 0)
 """``[O, I, kh, kw] ↔ [kh, kw, I, O]``; gains as well."""
 CONV_TRANSPOSE1D = Transform(_split_phases, _join_phases)
-"""``[I, O, 2s] ↔ [2, I, s, O]``: later taps first, see ``nn.ops.conv_transpose1d``."""
+"""``[I, O, 2s] ↔ [2, I, s, O]``: later taps first, see ``nn.conv.conv_transpose1d``."""
 GAIN_TRANSPOSE1D = Transform(lambda x: x[None, :, :, :], lambda x: x[0])
 """``[I, 1, 1] ↔ [1, I, 1, 1]``."""
 CHANNELS = Transform(lambda x: x[0, :, 0], lambda x: x[None, :, None])

@@ -11,13 +11,13 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
-from jax import Array, lax
+from jax import Array
 
 from dualcodec_jax.audio.spectral import reflect_pad, stft, stride_padding
 from dualcodec_jax.config import Band, DiscriminatorConfig
 from dualcodec_jax.errors import InputError
+from dualcodec_jax.nn.conv import conv2d
 from dualcodec_jax.nn.layers import WeightNorm, result_dtype, torch_uniform
-from dualcodec_jax.nn.ops import HIGHEST
 
 LEAKY_SLOPE = 0.1
 PERIOD_STRIDE = 3
@@ -66,15 +66,9 @@ class WNConv2d(WeightNorm):
         )
         bias = self.param("bias", torch_uniform(fan_in), (self.features,))
         dtype = result_dtype(x, self.dtype)
-        y = lax.conv_general_dilated(
-            x.astype(dtype),
-            kernel.astype(dtype),
-            window_strides=self.stride,
-            padding=((height // 2, height // 2), (width // 2, width // 2)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            precision=HIGHEST,
-        )
-        return y + bias.astype(dtype)
+        y = conv2d(x.astype(dtype), kernel, stride=self.stride)
+        # Not bias.astype(dtype), whose gradient would be a sum in bfloat16.
+        return (y + bias).astype(dtype)
 
 
 def leaky_relu(x: Array) -> Array:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dualcodec_jax.nn import ops
+from dualcodec_jax.nn import conv, ops
 
 Initializer = Callable[..., Array]
 Params = dict[str, Any]
@@ -76,21 +76,21 @@ class WNConv1d(WeightNorm):
         if self.kernel_size == 1 and self.stride == 1:
             y = ops.matmul(x, kernel[0], result_dtype(x, self.dtype))
             return (y + bias).astype(result_dtype(x, self.dtype))
-        y = ops.conv1d(
+        y = conv.conv1d(
             x.astype(result_dtype(x, self.dtype)),
             kernel,
             stride=self.stride,
             dilation=self.dilation,
             padding=(self.padding, self.padding),
         )
-        return y + bias.astype(y.dtype)
+        return (y + bias).astype(y.dtype)
 
 
 class WNConvTranspose1d(WeightNorm):
     """Weight-normalised transposed convolution, kernel 2s, stride s, padding ⌈s/2⌉.
 
     ``[B, T, I] → [B, s·T − (s mod 2), O]``. The norm is per *input* channel, as in torch:
-    ``weight_v [2, I, s, O]`` (polyphase, see :func:`ops.conv_transpose1d`),
+    ``weight_v [2, I, s, O]`` (polyphase, see :func:`conv.conv_transpose1d`),
     ``weight_g [1, I, 1, 1]``, ``bias [O]``.
     """
 
@@ -105,8 +105,8 @@ class WNConvTranspose1d(WeightNorm):
         kernel = self.kernel((2, inputs, self.stride, self.features), (1, inputs, 1, 1), fan_in)
         bias = self.param("bias", torch_uniform(fan_in), (self.features,))
         x = x.astype(result_dtype(x, self.dtype))
-        y = ops.conv_transpose1d(x, kernel, padding=math.ceil(self.stride / 2))
-        return y + bias.astype(y.dtype)
+        y = conv.conv_transpose1d(x, kernel, padding=math.ceil(self.stride / 2))
+        return (y + bias).astype(y.dtype)
 
 
 class Snake(nn.Module):
@@ -144,7 +144,7 @@ class DepthwiseConv1d(nn.Module):
     def __call__(self, x: Array) -> Array:
         init = torch_uniform(self.kernel_size)
         kernel = self.param("kernel", init, (self.kernel_size, x.shape[-1]))
-        y = ops.depthwise_conv1d(x, kernel, padding=self.padding)
+        y = conv.depthwise_conv1d(x, kernel, padding=self.padding)
         return y + self.param("bias", init, (x.shape[-1],)) if self.use_bias else y
 
 

@@ -45,57 +45,6 @@ def matmul(x: Array, kernel: Array, dtype: jnp.dtype) -> Array:
     )
 
 
-def conv1d(
-    x: Array, kernel: Array, *, stride: int = 1, dilation: int = 1, padding: tuple[int, int]
-) -> Array:
-    """Cross-correlation of ``x [B, T, I]`` with ``kernel [k, I, O]`` in the dtype of ``x``."""
-    return lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype),
-        window_strides=(stride,),
-        padding=(padding,),
-        rhs_dilation=(dilation,),
-        dimension_numbers=("NWC", "WIO", "NWC"),
-        precision=HIGHEST,
-    )
-
-
-def conv_transpose1d(x: Array, kernel: Array, *, padding: int) -> Array:
-    """Transposed convolution of kernel size 2s and stride s, in polyphase form.
-
-    Output sample t = m·s + φ sees inputs m and m − 1 only, through taps φ and φ + s. So it
-    is an ordinary convolution of two taps to s × O channels, reshaped and cropped: no
-    multiplications by inserted zeros.
-
-    Args:
-        x: ``[B, T, I]``.
-        kernel: ``[2, I, s, O]``; entry 0 holds taps s…2s−1 (for input m − 1), entry 1 taps 0…s−1.
-        padding: samples cropped from each end, as in torch.
-
-    Returns:
-        ``[B, (T − 1)·s − 2·padding + 2s, O]``.
-    """
-    batch, length, _ = x.shape
-    _, _, stride, features = kernel.shape
-    flat = kernel.reshape(2, kernel.shape[1], stride * features)
-    y = conv1d(x, flat, padding=(1, 1)).reshape(batch, (length + 1) * stride, features)
-    return y[:, padding : y.shape[1] - padding]
-
-
-def depthwise_conv1d(x: Array, kernel: Array, *, padding: tuple[int, int]) -> Array:
-    """Depthwise cross-correlation of ``x [B, T, C]`` with ``kernel [k, C]``.
-
-    Written as shifted multiply-adds: on CPU grouped convolutions are many times slower.
-    """
-    taps = kernel.shape[0]
-    padded = jnp.pad(x, ((0, 0), padding, (0, 0)))
-    length = padded.shape[1] - taps + 1
-    return sum(
-        (padded[:, tap : tap + length] * kernel[tap] for tap in range(1, taps)),
-        start=padded[:, :length] * kernel[0],
-    )
-
-
 # π in three parts whose first two have few enough bits that q·π is exact for |q| < 2^15.
 _PI_PARTS = (3.140625, 0.0009670257568359375, 6.2771141529083251953e-07)
 

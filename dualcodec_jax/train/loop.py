@@ -49,7 +49,7 @@ def train(run: RunConfig) -> int:
         CheckpointError, DataError, HubError, WeightsError: if what the run reads is unusable.
     """
     logging.basicConfig(level=run.logging.level)
-    join_processes()
+    join_processes(run.distributed)
     if run.debug_nans:
         jax.config.update("jax_debug_nans", True)
     with Checkpoints(
@@ -172,7 +172,8 @@ class _Run:
             run.objective.generator_schedule.warmup_steps,
         )
         stopped: str | None = None
-        while not self._complete() and stopped is None:
+        done = self._complete()
+        while not done:
             with self.speed.waiting():
                 batch = next(self.batches, None)
             if batch is None:
@@ -209,14 +210,28 @@ class _Run:
         self.log.advance(self.step)
 
     def _complete(self) -> bool:
+        return self.step >= self.run.max_steps or self._passes_done()
+
+    def _passes_done(self) -> bool:
+        """Whether every process has gone through its share ``max_epoch`` times.
+
+        Filters reject more in some shares than in others, so several processes have to ask each
+        other. They wait for that, and so do it only at the steps that wait for the log anyway.
+        """
         epoch, limit = self.batches.report.epoch, self.run.max_epoch
-        finished = limit is not None and epoch is not None and epoch >= limit
-        return self.step >= self.run.max_steps or finished
+        if limit is None:
+            return False
+        done = epoch is not None and epoch >= limit
+        if jax.process_count() == 1:
+            return done
+        if self.step % self.run.log_every:
+            return False
+        return bool(multihost_utils.process_allgather(np.asarray(done)).all())
 
     def _stop_reason(self, request: StopRequest) -> str | None:
         if self.checkpoints.reached_preemption(self.step):
-            return "SIGTERM"
-        return request.received
+            return request.received or "SIGTERM"
+        return request.received if jax.process_count() == 1 else None
 
     def _write_log(self) -> None:
         values = self.means.take()

@@ -122,11 +122,14 @@ class RunConfig:
             checkpoint.
         resume: True: continue from the newest checkpoint in ``output``, if there is one. False:
             refuse a folder that has any.
+        distributed: whether there are other processes, see
+            :func:`dualcodec_jax.train.distributed.join_processes`.
         mesh: devices.
         batch_size: clips per step and batch shard, all micro-batches together: a step sees
             ``batch_size · shards(mesh)`` of them.
         max_steps: steps after which the run is complete.
-        max_epoch: passes over the data after which it is; None: no limit.
+        max_epoch: passes over the data after which it is, counted every ``log_every`` steps when
+            there are several processes; None: no limit.
         log_every: steps between lines of the log.
         save_every: steps between checkpoints.
         keep_last: newest checkpoints to keep.
@@ -144,6 +147,7 @@ class RunConfig:
     semantic: SemanticConfig = SemanticConfig()
     init: InitConfig | None = None
     resume: bool = False
+    distributed: bool | None = None
     mesh: MeshConfig = MeshConfig()
     batch_size: int = 3
     max_steps: int = 1_000_000
@@ -217,6 +221,7 @@ MAY_CHANGE = (
     "debug_nans",
     # How the work is spread. The global batch may change with it: machines differ, and every
     # clip counts the same.
+    "distributed",
     "mesh",
     "batch_size",
     "objective.accumulate",

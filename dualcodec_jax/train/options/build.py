@@ -93,6 +93,7 @@ def _run(values: _Values) -> RunConfig:
     optional = {
         "features": "data.features",
         "resume": "trainer.args.resume",
+        "distributed": "machine.distributed",
         "max_steps": f"{train}.max_steps",
         "log_every": f"{train}.log_every",
         "keep_every": f"{train}.keep_every",

@@ -81,6 +81,7 @@ SECTIONS: dict[str, dict[str, Kind]] = {
         "ckpt_root_path": optional(TEXT),
         "log_dir": TEXT,
         "init_model_path": optional(TEXT),
+        "distributed": optional(FLAG),
     },
     "machine.mesh": {"data": INTEGER, "fsdp": INTEGER, "tensor": INTEGER},
     "data": {
