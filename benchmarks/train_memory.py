@@ -1,11 +1,12 @@
-"""Memory of a training step of the full model, as the compiler plans it for this machine's device.
+"""Memory of a training step of the full model, as the compiler plans it.
 
-    .venv/bin/python benchmarks/train_memory.py
-    .venv/bin/python benchmarks/train_memory.py --batch 4 12 24 --precision bfloat16
+    .venv/bin/python benchmarks/train_memory.py                   # for this machine's device
+    .venv/bin/python benchmarks/train_memory.py --topology v5e:2x2 --batch 4 12 --fsdp 4
 
-Nothing is computed, so that batches can be planned that do not fit. State: both networks with
-their optimisers. Step: what is allocated beside it. With features from a cache; w2v-BERT adds its
-parameters, 1.5 GiB, and little else, because it keeps no activations.
+Nothing is computed, so batches can be planned that do not fit. With ``--topology`` the step is
+compiled for TPUs that are not there; that needs ``pip install 'jax[tpu]'``. Per device. State: both
+networks, their optimisers and w2v-BERT, which the step runs on the audio. Step: what is allocated
+beside it.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import os
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import topologies
 
 import dualcodec_jax
-from dualcodec_jax.lengths import code_length
-from dualcodec_jax.sharding import make_mesh, placed_shapes
+from dualcodec_jax.convert.files import w2v_bert_shapes
+from dualcodec_jax.sharding import MeshConfig, batch_sharding, make_mesh
 from dualcodec_jax.train.config import ObjectiveConfig
+from dualcodec_jax.train.export import placed_shapes
 from dualcodec_jax.train.state import state_shapes
 from dualcodec_jax.train.step import jit_step
 
@@ -30,56 +35,64 @@ def main() -> None:
     """Print one line of a table for each combination."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=["12hz_v1", "25hz_v1"], default="12hz_v1")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 3.0])
+    parser.add_argument("--topology", help="TPUs to compile for, such as v5e:2x2 or v4:2x2x1")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 4], help="clips per device")
+    parser.add_argument("--seconds", type=float, nargs="+", default=[3.0])
     parser.add_argument("--precision", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--checkpoint-discriminators", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--accumulate", type=int, nargs="+", default=[1])
+    parser.add_argument("--fsdp", type=int, nargs="+", default=[1])
     options = parser.parse_args()
-    print(f"{options.model} on {jax.devices()[0].device_kind}")
-    print("| clips | seconds | precision | checkpointed | accumulate | state | step | compile s |")
+    if options.topology:
+        # Not asked for by a cloud that is not there.
+        os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+        devices = topologies.get_topology_desc(options.topology, "tpu").devices
+    else:
+        devices = jax.devices()[:1]
+    print(f"{options.model} on {len(devices)} × {devices[0].device_kind}")
+    print("| clips | seconds | precision | checkpointed | fsdp | state | step | compile s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for values in itertools.product(
         options.batch,
         options.seconds,
         options.precision,
         options.checkpoint_discriminators,
-        options.accumulate,
+        options.fsdp,
     ):
-        state, step, seconds = plan(options.model, *values)
+        start = time.perf_counter()
+        figures = plan(options.model, devices, *values)
         words = " | ".join(str(value) for value in values)
-        print(f"| {words} | {state:.1f} GiB | {step:.1f} GiB | {seconds:.0f} |", flush=True)
+        print(f"| {words} | {figures} | {time.perf_counter() - start:.0f} |", flush=True)
 
 
 def plan(
-    model_id: str, batch: int, seconds: float, precision: str, remat: int, accumulate: int
-) -> tuple[float, float, float]:
-    """GiB of the state, GiB beside it, and seconds to compile."""
+    model_id: str,
+    devices: list[Any],
+    batch: int,
+    seconds: float,
+    precision: str,
+    remat: int,
+    fsdp: int,
+) -> str:
+    """GiB of the state and beside it, or that it does not fit."""
     model = dataclasses.replace(dualcodec_jax.get_config(model_id), precision=precision)
-    config = ObjectiveConfig(
-        model=model, checkpoint_discriminators=bool(remat), accumulate=accumulate
-    )
-    mesh = make_mesh(devices=jax.devices()[:1])
+    config = ObjectiveConfig(model=model, checkpoint_discriminators=bool(remat))
+    mesh = make_mesh(MeshConfig(fsdp=fsdp), devices)
     state = placed_shapes(state_shapes(config), mesh)
-    samples, clips = round(seconds * 24000), batch * accumulate
-    frames = int(code_length(samples, model.codec))
-    inputs = {
-        "audio": jax.ShapeDtypeStruct((clips, samples), jnp.float32),
-        "features": jax.ShapeDtypeStruct((clips, frames, 1024), jnp.float32),
-    }
-    start = time.perf_counter()
-    compiled = jit_step(config, mesh, state).lower(state, {}, inputs, bypass=False).compile()
-    elapsed = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-    kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    beside = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-        - kept
-    )
-    return kept / 2**30, beside / 2**30, elapsed
+    row = jax.ShapeDtypeStruct((model.semantic.hidden_size,), jnp.float32)
+    frozen = {"semantic": w2v_bert_shapes(model.semantic), "statistics": {"mean": row, "var": row}}
+    frozen = placed_shapes(frozen, mesh)
+    shape = (batch * len(devices), round(seconds * 24000))
+    audio = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=batch_sharding(mesh))
+    lowered = jit_step(config, mesh, state).lower(state, frozen, {"audio": audio}, bypass=False)
+    try:
+        memory = lowered.compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return "– | does not fit"
+    kept = memory.argument_size_in_bytes
+    beside = memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    return f"{kept / 2**30:.1f} GiB | {beside / 2**30:.1f} GiB"
 
 
 if __name__ == "__main__":
