@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 import dualcodec_jax
-from dualcodec_jax.convert.files import w2v_bert_shapes
+from dualcodec_jax.convert.files import semantic_shapes
 from dualcodec_jax.sharding import MeshConfig, batch_sharding, make_mesh
 from dualcodec_jax.train.config import ObjectiveConfig
 from dualcodec_jax.train.export import placed_shapes
@@ -79,7 +79,7 @@ def plan(
     mesh = make_mesh(MeshConfig(fsdp=fsdp), devices)
     state = placed_shapes(state_shapes(config), mesh)
     row = jax.ShapeDtypeStruct((model.semantic.hidden_size,), jnp.float32)
-    frozen = {"semantic": w2v_bert_shapes(model.semantic), "statistics": {"mean": row, "var": row}}
+    frozen = {"semantic": semantic_shapes(model.semantic), "statistics": {"mean": row, "var": row}}
     frozen = placed_shapes(frozen, mesh)
     shape = (batch * len(devices), round(seconds * 24000))
     audio = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=batch_sharding(mesh))

@@ -17,6 +17,8 @@ Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = ("float32", "bfloat16")
 Encoding = Literal["dual", "dac", "dac_distilled"]
 ENCODINGS: tuple[str, ...] = ("dual", "dac", "dac_distilled")
+SemanticModel = Literal["w2v_bert", "whisper"]
+SEMANTIC_MODELS: tuple[str, ...] = ("w2v_bert", "whisper")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,9 @@ class DualCodecConfig:
 
     ``n_codebooks`` counts acoustic codebooks only; users see
     :attr:`n_quantizers`, one more.
+
+    ``semantic_model`` names the kind of model whose features the semantic stream reads, at 50 Hz:
+    ``w2v_bert`` in every released model. How many frames an utterance has depends on it.
 
     ``encoding`` is ``dual`` in every released model. The others are the paper's baselines (Table
     2, rows B1, B2, C1, C2; Table 3, rows F1, F2), which quantize the waveform alone: ``dac``, and
@@ -51,11 +56,17 @@ class DualCodecConfig:
     quantizer_dropout: float = 1.0
     sample_rate: int = 24000
     encoding: Encoding = "dual"
+    semantic_model: SemanticModel = "w2v_bert"
 
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:
             raise ConfigError(
                 f"encoding must be one of {', '.join(ENCODINGS)}; got {self.encoding!r}"
+            )
+        if self.semantic_model not in SEMANTIC_MODELS:
+            raise ConfigError(
+                f"semantic_model must be one of {', '.join(SEMANTIC_MODELS)}; got "
+                f"{self.semantic_model!r}"
             )
         if math.prod(self.encoder_rates) != math.prod(self.decoder_rates):
             raise ConfigError(
@@ -146,6 +157,48 @@ class W2vBertConfig:
             )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WhisperConfig:
+    """Sizes of a Whisper encoder; the defaults are those of ``tiny.en``.
+
+    ``num_layers`` counts the layers in use; the final layer norm follows them. Input longer than
+    ``max_frames`` (30 s at 50 Hz) is read in windows of that length, ``overlap_frames`` of
+    which each shares with the next.
+    """
+
+    num_mels: int = 80
+    hidden_size: int = 384
+    num_layers: int = 4
+    num_heads: int = 6
+    intermediate_size: int = 1536
+    max_frames: int = 1500
+    overlap_frames: int = 200
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads}"
+            )
+        if not 0 <= self.overlap_frames < self.max_frames:
+            raise ConfigError(
+                f"overlap_frames {self.overlap_frames} must lie below max_frames {self.max_frames}"
+            )
+
+
+SemanticConfig = W2vBertConfig | WhisperConfig
+"""Sizes of any model whose features the semantic stream can read."""
+
+
+def semantic_model_of(config: SemanticConfig) -> SemanticModel:
+    """The name, as in ``DualCodecConfig.semantic_model``, of a model of such sizes."""
+    return "whisper" if isinstance(config, WhisperConfig) else "w2v_bert"
+
+
+def default_semantic(model: SemanticModel) -> SemanticConfig:
+    """The released sizes of a semantic model."""
+    return WhisperConfig() if model == "whisper" else W2vBertConfig()
+
+
 Band = tuple[float, float]
 
 
@@ -176,7 +229,7 @@ class Config:
     Attributes:
         model_id: name of the model, written into code files.
         codec: the DualCodec generator.
-        semantic: the self-supervised speech model.
+        semantic: the frozen speech model whose features the semantic stream reads.
         precision: ``float32`` (parity; highest matmul precision on every backend) or
             ``bfloat16`` (matrix products and convolutions in bfloat16; codebook search,
             filterbank, softmax and normalisations stay in float32).
@@ -184,11 +237,16 @@ class Config:
 
     model_id: str
     codec: DualCodecConfig
-    semantic: W2vBertConfig = W2vBertConfig()
+    semantic: SemanticConfig = W2vBertConfig()
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         check_precision(self.precision)
+        kind = semantic_model_of(self.semantic)
+        if self.codec.is_dual and kind != self.codec.semantic_model:
+            raise ConfigError(
+                f"{self.model_id} reads features of {self.codec.semantic_model}, not of {kind}"
+            )
 
 
 def check_precision(precision: str) -> None:
@@ -220,6 +278,22 @@ DUALCODEC_25HZ_V1 = DualCodecConfig(
     codebook_size=1024,
     semantic_downsample_factor=2,
 )
+# What ships with this package: widths for a CPU, features of Whisper tiny.en.
+DEMO = DualCodecConfig(
+    encoder_dim=12,
+    encoder_rates=(3, 5, 4, 4, 4),
+    decoder_dim=512,
+    decoder_rates=(4, 4, 4, 5, 3),
+    n_codebooks=4,
+    codebook_size=1024,
+    semantic_codebook_size=4096,
+    semantic_dim=384,
+    semantic_downsample_factor=2,
+    convnext_dim=256,
+    convnext_layers=2,
+    convnext_hidden_dim=768,
+    semantic_model="whisper",
+)
 # For tests: the same structure (odd stride, both branches), a thousandth of the work.
 TINY = DualCodecConfig(
     encoder_dim=2,
@@ -242,6 +316,7 @@ TINY_W2V_BERT = W2vBertConfig(
 PRESETS: dict[str, Config] = {
     "12hz_v1": Config(model_id="12hz_v1", codec=DUALCODEC_12HZ_V1),
     "25hz_v1": Config(model_id="25hz_v1", codec=DUALCODEC_25HZ_V1),
+    "demo": Config(model_id="demo", codec=DEMO, semantic=WhisperConfig()),
     "tiny": Config(model_id="tiny", codec=TINY, semantic=TINY_W2V_BERT),
 }
 
@@ -259,7 +334,7 @@ def get_config(model_id: str) -> Config:
         raise ConfigError(f"unknown model id {model_id!r}; known: {known}") from None
 
 
-T = TypeVar("T", DualCodecConfig, W2vBertConfig, DiscriminatorConfig)
+T = TypeVar("T", DualCodecConfig, W2vBertConfig, WhisperConfig, DiscriminatorConfig)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

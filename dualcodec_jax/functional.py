@@ -7,7 +7,7 @@ They jit, vmap and shard like any JAX function; the configuration is static::
 Parameters are one nested dict with three entries:
 
 * ``codec``: the generator, weight-normalised or folded;
-* ``semantic``: w2v-BERT;
+* ``semantic``: w2v-BERT, or the other model that ``config.semantic`` describes;
 * ``statistics``: ``mean`` and ``var`` ``[semantic_dim]`` of its features.
 
 Nothing here looks at values: lengths and codes may be traced. Check them on the host first
@@ -22,7 +22,6 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from dualcodec_jax.audio.fbank import semantic_input
 from dualcodec_jax.audio.resample import resample
 from dualcodec_jax.config import Config
 from dualcodec_jax.errors import InputError
@@ -36,7 +35,7 @@ from dualcodec_jax.lengths import (
 )
 from dualcodec_jax.nn.codec import make_codec
 from dualcodec_jax.nn.ops import mask_time
-from dualcodec_jax.nn.w2v_bert import W2vBert
+from dualcodec_jax.semantic import hidden_states
 
 Params = dict[str, Any]
 
@@ -153,12 +152,10 @@ def semantic_features(
     codec = config.codec
     num_samples = _num_samples(audio, lengths)
     audio_16k = resample(mask_time(audio, lengths), codec.sample_rate, SEMANTIC_SAMPLE_RATE)
-    inputs = semantic_input(
-        audio_16k, resampled_length(num_samples, codec.sample_rate, SEMANTIC_SAMPLE_RATE)
-    )
-    hidden = W2vBert(config.semantic, _dtype(config)).apply(
-        {"params": params["semantic"]}, inputs.features, inputs.mask
-    )
+    lengths_16k = resampled_length(num_samples, codec.sample_rate, SEMANTIC_SAMPLE_RATE)
+    hidden = hidden_states(
+        params["semantic"], config.semantic, audio_16k, lengths_16k, _dtype(config)
+    ).states
     statistics = params["statistics"]
     hidden = (hidden - statistics["mean"]) / jnp.sqrt(statistics["var"])
     frames, factor = pooled_frames(audio.shape[1], codec), codec.semantic_downsample_factor

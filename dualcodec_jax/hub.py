@@ -1,6 +1,7 @@
 """Where weights come from: a local folder, or a Hugging Face repository.
 
-A location is a path, or ``hf://owner/name`` with an optional ``@revision``. The repositories
+A location is a path, ``bundled`` for what ships with this package, or ``hf://owner/name`` with an
+optional ``@revision``. The repositories
 that DualCodec was released in are pinned to a commit, so that the same code always reads the
 same weights. ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` work as they do in
 ``huggingface_hub``.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 from dualcodec_jax.errors import HubError
@@ -22,6 +24,9 @@ PINNED_REVISIONS = {
 }
 CODEC_VARIABLE, W2V_BERT_VARIABLE = "DUALCODEC_WEIGHTS", "DUALCODEC_W2V_BERT"
 CACHE_VARIABLE = "DUALCODEC_JAX_CACHE"
+BUNDLED = "bundled"
+BUNDLED_MODEL = "demo"
+"""The generator that ships with this package, its semantic model, and the statistics of that."""
 
 
 def codec_location(location: str | Path | None = None) -> str:
@@ -32,6 +37,11 @@ def codec_location(location: str | Path | None = None) -> str:
 def w2v_bert_location(location: str | Path | None = None) -> str:
     """``location``, or ``$DUALCODEC_W2V_BERT``, or the released repository."""
     return str(location or os.environ.get(W2V_BERT_VARIABLE) or W2V_BERT_REPOSITORY)
+
+
+def whisper_location(location: str | Path | None = None) -> str:
+    """``location``, or what ships with this package."""
+    return str(location or BUNDLED)
 
 
 def cache_dir() -> Path:
@@ -45,6 +55,8 @@ def cache_dir() -> Path:
 
 def local_path(location: str | Path) -> Path:
     """A location that is not remote, with ``~`` expanded."""
+    if str(location) == BUNDLED:
+        return Path(str(resources.files("dualcodec_jax") / "assets"))
     return Path(os.path.expanduser(location))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from dualcodec_jax import functional
-from dualcodec_jax.config import Config, Precision
+from dualcodec_jax.config import Config, Precision, default_semantic
 from dualcodec_jax.errors import AudioError, DualCodecWarning, InputError
 from dualcodec_jax.lengths import acoustic_frames, bucket, code_length, samples_to_cover
 from dualcodec_jax.model import DualCodecModel, load_semantic
@@ -59,6 +59,8 @@ class Inference:
             dualcodec_path: where the statistics of the semantic features are: a folder or
                 ``hf://owner/name``. None: ``$DUALCODEC_WEIGHTS``, else the released repository.
             w2v_path: where w2v-BERT 2.0 is. None: ``$DUALCODEC_W2V_BERT``, else its repository.
+                Of a model that reads another semantic model, where that is; None for both: what
+                ships with this package.
             precision: ``float32`` (the original's codes) or ``bfloat16`` (faster on GPU and TPU).
             dtype: alias of ``precision``; a dtype works too.
             device: ignored with a warning; JAX places arrays on its default device.
@@ -79,16 +81,21 @@ class Inference:
         if dtype is not None:
             precision = cast(Precision, dtype if isinstance(dtype, str) else jnp.dtype(dtype).name)
         self.config = Config(
-            model_id=dualcodec_model.model_id, codec=dualcodec_model.config, precision=precision
+            model_id=dualcodec_model.model_id,
+            codec=dualcodec_model.config,
+            semantic=default_semantic(dualcodec_model.config.semantic_model),
+            precision=precision,
         )
         self.params: functional.Params = {
             "codec": jax.jit(fold_weight_norm)(dualcodec_model.params)
         }
         self._can_encode = not decode_only
         if self.config.codec.is_dual and not decode_only:
-            config, w2v_bert, statistics = semantic or load_semantic(dualcodec_path, w2v_path)
+            config, parameters, statistics = semantic or load_semantic(
+                dualcodec_path, w2v_path, self.config.codec.semantic_model
+            )
             self.config = dataclasses.replace(self.config, semantic=config)
-            self.params["semantic"] = jax.device_put(w2v_bert)
+            self.params["semantic"] = jax.device_put(parameters)
             self.params["statistics"] = jax.device_put(statistics)
 
     def encode(

@@ -14,9 +14,10 @@ from typing import Any
 from dualcodec_jax.config import DualCodecConfig
 
 SEMANTIC_SAMPLE_RATE = 16000
-"""Sample rate of the self-supervised model's input, in Hz."""
+"""Sample rate of the semantic model's input, in Hz."""
 FBANK_LENGTH, FBANK_HOP, FBANK_STACK = 400, 160, 2
-"""Filterbank window and hop in samples at 16 kHz, and frames stacked into one."""
+"""Window and hop in samples at 16 kHz, of w2v-BERT's filterbank and of Whisper's spectrogram alike,
+and frames that become one: stacked before w2v-BERT, by the second convolution of Whisper."""
 
 Int = Any
 """A Python int, a numpy integer array or a JAX integer array."""
@@ -39,10 +40,16 @@ def fbank_frames(num_samples_16k: Int) -> Int:
     return frames * (frames > 0)
 
 
+def whisper_frames(num_samples_16k: Int) -> Int:
+    """Frames of Whisper's log-mel spectrogram: one for each whole hop."""
+    return num_samples_16k // FBANK_HOP
+
+
 def semantic_frames(num_samples: Int, config: DualCodecConfig) -> Int:
-    """Frames of the self-supervised model (50 Hz): pairs of filterbank frames, rounded up."""
+    """Frames of the semantic model (50 Hz): pairs of spectral frames, rounded up."""
     num_16k = resampled_length(num_samples, config.sample_rate, SEMANTIC_SAMPLE_RATE)
-    return ceil_div(fbank_frames(num_16k), FBANK_STACK)
+    frames = whisper_frames if config.semantic_model == "whisper" else fbank_frames
+    return ceil_div(frames(num_16k), FBANK_STACK)
 
 
 def pooled_frames(num_samples: Int, config: DualCodecConfig) -> Int:
@@ -85,8 +92,11 @@ def samples_for_codes(num_frames: int, config: DualCodecConfig) -> int:
     """The shortest utterance, in samples, that has ``num_frames`` > 0 code frames."""
     if not config.is_dual:
         return (num_frames - 1) * config.hop_length + 1
-    fbank = FBANK_STACK * num_frames * config.semantic_downsample_factor - (FBANK_STACK - 1)
-    num_16k = FBANK_LENGTH + FBANK_HOP * (fbank - 1)
+    frames = FBANK_STACK * num_frames * config.semantic_downsample_factor - (FBANK_STACK - 1)
+    if config.semantic_model == "whisper":
+        num_16k = FBANK_HOP * frames
+    else:
+        num_16k = FBANK_LENGTH + FBANK_HOP * (frames - 1)
     common = math.gcd(config.sample_rate, SEMANTIC_SAMPLE_RATE)
     orig, new = config.sample_rate // common, SEMANTIC_SAMPLE_RATE // common
     return orig * (num_16k - 1) // new + 1

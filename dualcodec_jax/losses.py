@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
+from dualcodec_jax.audio.mel import mel_basis
 from dualcodec_jax.audio.spectral import safe_magnitude, stft
 
 MEL_FLOOR = 1e-5
@@ -35,18 +35,6 @@ def mel_spectrogram(audio: Array, window_length: int, n_mels: int, sample_rate: 
     magnitude = safe_magnitude(stft(audio, window_length, window_length // 4))
     basis = jnp.asarray(mel_basis(sample_rate, window_length, n_mels))
     return jnp.matmul(magnitude, basis.T, precision=lax.Precision.HIGHEST)
-
-
-@functools.lru_cache(maxsize=32)
-def mel_basis(sample_rate: int, window_length: int, n_mels: int) -> np.ndarray:
-    """Mel filters ``[n_mels, window_length // 2 + 1]``, float32."""
-    import librosa
-
-    # Where there are more filters than bins, as in upstream's smallest windows, some are empty.
-    with np.errstate(all="ignore"):
-        basis = librosa.filters.mel(sr=sample_rate, n_fft=window_length, n_mels=n_mels)
-    basis.flags.writeable = False  # Shared by the cache.
-    return basis
 
 
 def mel_distance(

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dualcodec_jax import hub
-from dualcodec_jax.config import DualCodecConfig, W2vBertConfig, get_config
+from dualcodec_jax.config import DualCodecConfig, SemanticConfig, SemanticModel, get_config
 from dualcodec_jax.convert.engine import Params
 from dualcodec_jax.convert.files import (
     GENERATOR_FILES,
@@ -18,12 +18,16 @@ from dualcodec_jax.convert.files import (
     W2V_BERT_FILE,
     codec_shapes,
     export_torch,
-    w2v_bert_shapes,
+    semantic_shapes,
 )
 from dualcodec_jax.errors import ConfigError
 from dualcodec_jax.loading import load
 from dualcodec_jax.nn.random import random_params
 from dualcodec_jax.weights import Weights, check_tree, save_weights
+
+W2V_BERT_NAMES = ("w2v_bert", W2V_BERT_FILE)
+WHISPER_NAMES = ("whisper", "model.bin", "model.safetensors")
+STATISTICS_NAMES = ("statistics", "statistics.safetensors", "statistics.npz", STATISTICS_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +70,11 @@ def get_model(
     """Load a generator (upstream ``get_model``).
 
     Args:
-        model_id: ``12hz_v1`` or ``25hz_v1``.
+        model_id: ``12hz_v1`` or ``25hz_v1``; ``demo`` is a small model that ships with this
+            package and is not the DualCodec release.
         pretrained_model_path: a folder with the released safetensors files or converted
             checkpoints, a file of either kind, or ``hf://owner/name[@revision]``. None:
-            ``$DUALCODEC_WEIGHTS``, else the released repository.
+            ``$DUALCODEC_WEIGHTS``, else the released repository; for ``demo``, what ships.
 
     Raises:
         ConfigError: on an unknown model id.
@@ -78,6 +83,8 @@ def get_model(
     """
     config = get_config(model_id)
     location = hub.codec_location(pretrained_model_path)
+    if model_id == hub.BUNDLED_MODEL and pretrained_model_path is None:
+        location = hub.BUNDLED
     released = GENERATOR_FILES.get(model_id, f"{model_id}.safetensors")
     weights = load("codec", location, (model_id, released), model_id)
     if weights.config != config.codec:
@@ -94,23 +101,45 @@ def random_model(model_id: str = "12hz_v1", seed: int = 0) -> DualCodecModel:
 
 
 def load_semantic(
-    dualcodec_path: str | Path | None = None, w2v_path: str | Path | None = None
-) -> tuple[W2vBertConfig, Params, Params]:
-    """w2v-BERT's configuration and parameters, and the statistics of its features.
+    dualcodec_path: str | Path | None = None,
+    w2v_path: str | Path | None = None,
+    kind: SemanticModel = "w2v_bert",
+) -> tuple[SemanticConfig, Params, Params]:
+    """A semantic model's configuration and parameters, and the statistics of its features.
 
-    Arguments as in :class:`Inference`; errors as in :func:`get_model`.
+    Args:
+        dualcodec_path: where the statistics are, as in :class:`Inference`. None: for ``whisper``
+            those that ship with this package.
+        w2v_path: where the semantic model is, as in :class:`Inference`. None: for ``whisper``
+            the one that ships with this package.
+        kind: ``DualCodecConfig.semantic_model``.
+
+    Raises:
+        HubError, WeightsError: as :func:`get_model`.
     """
-    location = hub.w2v_bert_location(w2v_path)
-    weights = load("w2v_bert", location, ("w2v_bert", W2V_BERT_FILE))
-    check_tree(weights.params, w2v_bert_shapes(weights.config), what="w2v-BERT 2.0")
-    names = ("statistics", "statistics.safetensors", "statistics.npz", STATISTICS_FILE)
-    statistics = load("statistics", hub.codec_location(dualcodec_path), names)
+    weights = load_semantic_model(w2v_path, kind)
+    whisper = kind == "whisper"
+    where = (hub.whisper_location if whisper else hub.codec_location)(dualcodec_path)
+    statistics = load("statistics", where, STATISTICS_NAMES)
     vector = jax.ShapeDtypeStruct((weights.config.hidden_size,), np.float32)
-    check_tree(statistics.params, {"mean": vector, "var": vector}, what="w2v-BERT's statistics")
+    shapes = {"mean": vector, "var": vector}
+    check_tree(statistics.params, shapes, what="the statistics of semantic features")
     return weights.config, weights.params, statistics.params
 
 
-def random_semantic(config: W2vBertConfig, seed: int = 0) -> tuple[Params, Params]:
-    """Random parameters of w2v-BERT, and statistics that leave its features as they are."""
+def load_semantic_model(
+    w2v_path: str | Path | None = None, kind: SemanticModel = "w2v_bert"
+) -> Weights:
+    """A semantic model alone; arguments and errors as :func:`load_semantic`."""
+    if kind == "whisper":
+        weights = load(kind, hub.whisper_location(w2v_path), WHISPER_NAMES)
+    else:
+        weights = load(kind, hub.w2v_bert_location(w2v_path), W2V_BERT_NAMES)
+    check_tree(weights.params, semantic_shapes(weights.config), what=f"the semantic model {kind}")
+    return weights
+
+
+def random_semantic(config: SemanticConfig, seed: int = 0) -> tuple[Params, Params]:
+    """Random parameters of a semantic model, and statistics that leave its features as they are."""
     ones = np.ones(config.hidden_size, np.float32)
-    return random_params(w2v_bert_shapes(config), seed), {"mean": 0 * ones, "var": ones}
+    return random_params(semantic_shapes(config), seed), {"mean": 0 * ones, "var": ones}

@@ -1,7 +1,8 @@
 """Checkpoints for inference: a folder with ``config.json`` and ``model.safetensors``.
 
 ``config.json`` names the format and its version, the kind of model, its configuration and
-where the weights came from. Tensors are named by their parameter path joined with dots.
+where the weights came from. Tensors are named by their parameter path joined with dots; kernels
+may be 8-bit integers (:mod:`dualcodec_jax.quantization`), which are float32 again once loaded.
 A checkpoint is written beside its final place, read back, compared, and only then renamed.
 """
 
@@ -21,22 +22,25 @@ from dualcodec_jax.config import (
     DiscriminatorConfig,
     DualCodecConfig,
     W2vBertConfig,
+    WhisperConfig,
     from_dict,
     to_dict,
 )
 from dualcodec_jax.convert.engine import Params, flatten, raise_problems, unflatten
 from dualcodec_jax.errors import ConfigError, InputError, WeightsError
 from dualcodec_jax.paths import replacing
+from dualcodec_jax.quantization import dequantize, quantize
 
 FORMAT = "dualcodec_jax"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONFIG_FILE, TENSOR_FILE = "config.json", "model.safetensors"
 
-Kind = Literal["codec", "discriminator", "w2v_bert", "statistics"]
+Kind = Literal["codec", "discriminator", "w2v_bert", "whisper", "statistics"]
 CONFIG_CLASSES: dict[str, type | None] = {
     "codec": DualCodecConfig,
     "discriminator": DiscriminatorConfig,
     "w2v_bert": W2vBertConfig,
+    "whisper": WhisperConfig,
     "statistics": None,
 }
 
@@ -69,8 +73,12 @@ def is_checkpoint(folder: str | Path) -> bool:
     return (Path(folder) / TENSOR_FILE).is_file()
 
 
-def save_weights(weights: Weights, folder: str | Path, *, overwrite: bool = False) -> Path:
+def save_weights(
+    weights: Weights, folder: str | Path, *, overwrite: bool = False, quantized: bool = False
+) -> Path:
     """Write a checkpoint folder; nothing is left behind if that fails.
+
+    With ``quantized``, kernels are rounded to 8 bits, for a quarter of the size.
 
     Raises:
         InputError: if the folder exists and ``overwrite`` is not set or it holds anything but a
@@ -91,7 +99,10 @@ def save_weights(weights: Weights, folder: str | Path, *, overwrite: bool = Fals
         }
         text = json.dumps(meta, indent=2) + "\n"
         (temporary / CONFIG_FILE).write_text(text, encoding="utf-8")
-        tensors = {".".join(path): value for path, value in flatten(weights.params).items()}
+        leaves = flatten(weights.params)
+        if quantized:
+            leaves = quantize(leaves)
+        tensors = {".".join(path): value for path, value in leaves.items()}
         write_tensors(tensors, temporary / TENSOR_FILE)
     return folder
 
@@ -136,7 +147,10 @@ def load_any(folder: str | Path) -> Weights:
     for leaf in leaves:
         if any(leaf[:depth] in leaves for depth in range(1, len(leaf))):
             raise WeightsError(f"{folder}: {'.'.join(leaf)} lies below another tensor")
-    params = unflatten(leaves)
+    try:
+        params = unflatten(dequantize(leaves))
+    except KeyError as error:
+        raise WeightsError(f"{folder}: no 8-bit kernel and scale for {error}") from error
     return Weights(cast(Kind, kind), model_id, config, params, meta.get("source", {}))
 
 

@@ -26,7 +26,7 @@ from dualcodec_jax.convert.files import (
     export_torch,
     read_file,
     rules_of,
-    w2v_bert_shapes,
+    semantic_shapes,
 )
 from dualcodec_jax.convert.w2v_bert import is_unused, w2v_bert_rules
 from dualcodec_jax.errors import ConfigError, InputError, WeightsError
@@ -59,7 +59,7 @@ SMALL = {"codec": TINY, "discriminator": SMALL_DISCRIMINATOR, "w2v_bert": SMALL_
 SHAPES_OF: dict[str, Callable[[Any], Any]] = {
     "codec": codec_shapes,
     "discriminator": discriminator_shapes,
-    "w2v_bert": w2v_bert_shapes,
+    "w2v_bert": semantic_shapes,
 }
 Tensors = dict[str, np.ndarray]
 
@@ -390,7 +390,10 @@ def test_detect_kind(tmp_path, name, keys, kind):
 def test_foreign_files(tmp_path):
     path = save(tmp_path / "a.safetensors", {"lm_head.weight": np.zeros(2, np.float32)})
     message = refusal(lambda: read_file(path))
-    assert "not a DualCodec generator or discriminator, w2v-BERT or statistics file" in message
+    assert (
+        "not a DualCodec generator or discriminator, w2v-BERT, Whisper or statistics file"
+        in message
+    )
     assert "lm_head.weight" in message
     assert "not a readable safetensors file" in refusal(lambda: detect_kind(Path(__file__)))
 
@@ -416,7 +419,7 @@ def test_statistics_file(tmp_path):
 @pytest.fixture
 def w2v_bert(tmp_path: Path) -> tuple[Path, Any]:
     """A file as released, with layers and an embedding that are not read, and its parameters."""
-    params = random_params(w2v_bert_shapes(SMALL_W2V_BERT), 0)
+    params = random_params(semantic_shapes(SMALL_W2V_BERT), 0)
     tensors = to_torch(params, w2v_bert_rules(SMALL_W2V_BERT), what="w2v-BERT")
     for name in [name for name in tensors if name.startswith("encoder.layers.16.")]:
         tensors[name.replace(".16.", ".17.")] = tensors[name].astype(np.float16)

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from dualcodec_jax.config import PRESETS, W2vBertConfig
 from dualcodec_jax.convert import files
 from dualcodec_jax.convert.engine import flatten
-from dualcodec_jax.convert.files import STATISTICS_FILE, codec_shapes, w2v_bert_shapes
+from dualcodec_jax.convert.files import STATISTICS_FILE, codec_shapes, semantic_shapes
 from dualcodec_jax.errors import HubError, WeightsError
 from dualcodec_jax.loading import load
 from dualcodec_jax.nn.random import random_params
@@ -245,7 +245,7 @@ def test_w2v_bert_is_converted_again_for_another_configuration(tmp_path, cache):
     config = W2vBertConfig(
         input_dim=10, hidden_size=16, num_heads=2, intermediate_size=12, conv_kernel_size=3
     )
-    params = random_params(w2v_bert_shapes(config), 0)
+    params = random_params(semantic_shapes(config), 0)
     path = tmp_path / "w2v" / "model.safetensors"
     files.export_torch(Weights("w2v_bert", "w2v-bert-2.0", config, params), path)
     sizes = {

@@ -13,7 +13,7 @@ import pytest
 
 from dualcodec_jax import config
 from dualcodec_jax.convert.engine import Path, flatten
-from dualcodec_jax.convert.files import codec_shapes, w2v_bert_shapes
+from dualcodec_jax.convert.files import codec_shapes, semantic_shapes
 from dualcodec_jax.model import random_model, random_semantic
 from dualcodec_jax.nn.codec import DualCodec
 from dualcodec_jax.nn.random import random_params
@@ -47,7 +47,7 @@ def both(request: pytest.FixtureRequest) -> tuple[dict[Path, Any], dict[Path, An
         slow = initial(DualCodec(CODEC), audio, features)
         return slow, flatten(random_params(codec_shapes(CODEC), seed=1))
     slow = initial(W2vBert(SEMANTIC), jnp.zeros((1, 2, SEMANTIC.input_dim)), jnp.ones((1, 2), bool))
-    return slow, flatten(random_params(w2v_bert_shapes(SEMANTIC), seed=1))
+    return slow, flatten(random_params(semantic_shapes(SEMANTIC), seed=1))
 
 
 def kinds(params: Any) -> set[Path]:
@@ -58,7 +58,7 @@ def kinds(params: Any) -> set[Path]:
 def test_the_small_models_have_every_kind_of_parameter() -> None:
     released = config.PRESETS["12hz_v1"]
     assert kinds(codec_shapes(CODEC)) == kinds(codec_shapes(released.codec))
-    assert kinds(w2v_bert_shapes(SEMANTIC)) == kinds(w2v_bert_shapes(released.semantic))
+    assert kinds(semantic_shapes(SEMANTIC)) == kinds(semantic_shapes(released.semantic))
 
 
 def test_same_tree(both: Any) -> None:

@@ -41,7 +41,7 @@ from dualcodec_jax.train.run_config import (
     InitConfig,
     LoggingConfig,
     RunConfig,
-    SemanticConfig,
+    SemanticSource,
 )
 from dualcodec_jax.weights import load_weights
 
@@ -76,7 +76,7 @@ def make_run(folder: Path, **changes: Any) -> RunConfig:
         "output": folder,
         "objective": QUIET,
         "data": DataConfig(kind="folder", locations=(str(RECORDINGS),), segment_length=4800),
-        "semantic": SemanticConfig(w2v_path="random"),
+        "semantic": SemanticSource(w2v_path="random"),
         "batch_size": 2,
         "max_steps": 6,
         "log_every": 1,
@@ -239,7 +239,7 @@ def segments(tmp_path_factory: pytest.TempPathFactory, speech: np.ndarray) -> Da
     data = DataConfig(kind="folder", locations=(str(folder),), segment_length=4800)
     model = OBJECTIVE.model
     extractor = SemanticExtractor(
-        model, **load_frozen(SemanticConfig(w2v_path="random"), model.semantic)
+        model, **load_frozen(SemanticSource(w2v_path="random"), model.semantic)
     )
     output = tmp_path_factory.mktemp("cache") / "featured"
     cache_features(FolderSource(folder), extractor, data, output, dtype="float32")

@@ -215,7 +215,7 @@ def test_foreign_config(saved, foreign):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda meta: meta.update(format_version=1), "format version 1, but this release reads 2"),
+        (lambda meta: meta.update(format_version=1), "format version 1, but this release reads 3"),
         (lambda meta: meta.pop("format_version"), "format version None"),
         (lambda meta: meta.update(kind="codek"), "unknown kind of weights 'codek'"),
         (lambda meta: meta.update(kind=["codec"]), "unknown kind of weights"),

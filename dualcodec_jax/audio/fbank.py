@@ -97,18 +97,20 @@ def log_mel(audio: Array) -> Array:
 
     Frames of 25 ms every 10 ms, no padding at the edges, audio ``[B, N]`` scaled to 16 bits.
     """
-    spectrum = _transform(_frames(audio))
+    spectrum = _transform(overlapping_frames(audio, fbank_frames(audio.shape[1])))
     real, imaginary = jnp.split(spectrum, 2, axis=-1)
     power = jnp.square(real) + jnp.square(imaginary)
     mel = jnp.matmul(power, jnp.asarray(_mel_filters()), precision=lax.Precision.HIGHEST)
     return jnp.log(jnp.maximum(mel, MEL_FLOOR))
 
 
-def _frames(audio: Array) -> Array:
-    """Overlapping frames ``[B, F, 400]``, from blocks of 80 samples: no gather."""
+def overlapping_frames(audio: Array, count: int) -> Array:
+    """The first ``count`` frames ``[B, count, 400]`` of ``audio [B, N]``, every 160 samples.
+
+    Zeros follow the audio. Made of blocks of 80 samples: no gather.
+    """
     block = FBANK_LENGTH - 2 * FBANK_HOP
     batch, num_samples = audio.shape
-    count = fbank_frames(num_samples)
     step, span = FBANK_HOP // block, FBANK_LENGTH // block
     if count == 0:
         return jnp.zeros((batch, 0, FBANK_LENGTH), audio.dtype)

@@ -13,7 +13,7 @@ from dualcodec_jax.errors import WeightsError
 if TYPE_CHECKING:
     from dualcodec_jax.weights import Kind
 
-KINDS = ("codec", "discriminator", "w2v_bert", "statistics")
+KINDS = ("codec", "discriminator", "w2v_bert", "whisper", "statistics")
 
 
 @reports_errors
@@ -21,8 +21,8 @@ def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A weight file (.safetensors, .pt), a folder of them, or, with --to-torch, a "
-            "checkpoint folder."
+            help="A weight file (.safetensors, .pt, .bin), a folder of them, or, with --to-torch, "
+            "a checkpoint folder."
         ),
     ],
     output: Annotated[
@@ -40,6 +40,9 @@ def convert(
     ] = None,
     to_torch: Annotated[
         bool, typer.Option("--to-torch", help="Write a safetensors file for the original.")
+    ] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Round kernels to 8 bits: a quarter of the size.")
     ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -60,7 +63,12 @@ def convert(
     for path, target in _plan(source, output):
         with console.status(f"converting {path.name} …"):
             weights = convert_file(
-                path, target, kind=_kind(kind), model_id=model, overwrite=overwrite
+                path,
+                target,
+                kind=_kind(kind),
+                model_id=model,
+                overwrite=overwrite,
+                quantized=int8,
             )
         console.print(f"{path} → {target} ({weights.kind}, {weights.model_id})", highlight=False)
 

@@ -1,7 +1,7 @@
 """Weight files of the PyTorch originals, in and out.
 
-Source layouts: ``amphion/dualcodec`` (generators, discriminators, statistics) and
-``facebook/w2v-bert-2.0``.
+Source layouts: ``amphion/dualcodec`` (generators, discriminators, statistics),
+``facebook/w2v-bert-2.0``, and Whisper checkpoints of ``transformers`` or CTranslate2.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from dualcodec_jax.config import (
     PRESETS,
     DiscriminatorConfig,
     DualCodecConfig,
+    SemanticConfig,
     W2vBertConfig,
+    WhisperConfig,
 )
+from dualcodec_jax.convert import whisper
 from dualcodec_jax.convert.codec import codec_rules
+from dualcodec_jax.convert.ctranslate2 import read_whisper_encoder
 from dualcodec_jax.convert.discriminator import discriminator_rules
 from dualcodec_jax.convert.engine import Params, Rule, normalize_names, to_jax, to_torch
 from dualcodec_jax.convert.stats import read_statistics
@@ -30,8 +34,8 @@ from dualcodec_jax.convert.w2v_bert import used_keys, w2v_bert_rules
 from dualcodec_jax.errors import ConfigError, WeightsError
 from dualcodec_jax.nn.codec import make_codec
 from dualcodec_jax.nn.discriminator import Discriminator
-from dualcodec_jax.nn.w2v_bert import W2vBert
 from dualcodec_jax.paths import replacing
+from dualcodec_jax.semantic import semantic_model
 from dualcodec_jax.weights import (
     Kind,
     Weights,
@@ -61,6 +65,15 @@ W2V_BERT_SIZES = {
     "layer_norm_eps": "layer_norm_eps",
 }
 """Fields of :class:`W2vBertConfig` and their names in ``config.json`` of ``transformers``."""
+WHISPER_SIZES = {
+    "num_mels": "num_mel_bins",
+    "hidden_size": "d_model",
+    "num_layers": "encoder_layers",
+    "num_heads": "encoder_attention_heads",
+    "intermediate_size": "encoder_ffn_dim",
+    "max_frames": "max_source_positions",
+}
+"""The same of :class:`WhisperConfig`."""
 
 
 def convert_file(
@@ -70,21 +83,24 @@ def convert_file(
     kind: Kind | None = None,
     model_id: str | None = None,
     overwrite: bool = False,
+    quantized: bool = False,
 ) -> Weights:
     """Convert one file of the PyTorch original to a checkpoint folder, verified by re-reading.
 
     Args:
-        source: safetensors (generator, discriminator, w2v-BERT) or ``.pt`` (statistics).
+        source: safetensors (generator, discriminator, w2v-BERT, Whisper), ``.pt`` (statistics)
+            or ``.bin`` (Whisper in CTranslate2's form).
         destination: folder to write.
         kind: what the file holds; found out from its tensors by default.
         model_id: which model it must be; found out by default.
         overwrite: replace an existing folder.
+        quantized: round kernels to 8 bits.
 
     Raises:
         WeightsError: if the file is damaged or does not fit, listing every tensor at fault.
     """
     weights = read_file(source, kind=kind, model_id=model_id)
-    save_weights(weights, destination, overwrite=overwrite)
+    save_weights(weights, destination, overwrite=overwrite, quantized=quantized)
     return weights
 
 
@@ -101,6 +117,8 @@ def read_file(
         return Weights(kind, "statistics", None, dict(read_statistics(path)), notes)
     if kind == "w2v_bert":
         return _read_w2v_bert(path, notes)
+    if kind == "whisper":
+        return _read_whisper(path, model_id, notes)
     if kind == "discriminator":
         config = DiscriminatorConfig()
         params = to_jax(
@@ -140,6 +158,8 @@ def rules_of(kind: Kind, config: Any) -> list[Rule]:
             return discriminator_rules(config)
         case "w2v_bert":
             return w2v_bert_rules(config)
+        case "whisper":
+            return whisper.whisper_rules(config)
     raise WeightsError(f"{kind} weights have no PyTorch safetensors form")
 
 
@@ -151,12 +171,15 @@ def detect_kind(path: Path) -> Kind:
     """
     if path.suffix in (".pt", ".npz"):
         return "statistics"
+    if path.suffix == ".bin":
+        return "whisper"
     names = tensor_names(path)
     if set(names) == {"mean", "var"}:
         return "statistics"
     signatures: dict[Kind, str] = {
         "codec": "dac.encoder.",
         "discriminator": "discriminators.",
+        "whisper": "encoder.conv1.",
         "w2v_bert": "encoder.layers.",
     }
     for kind, signature in signatures.items():
@@ -164,7 +187,7 @@ def detect_kind(path: Path) -> Kind:
             return kind
     shown = ", ".join(sorted(names)[:3])
     raise WeightsError(
-        f"{path}: not a DualCodec generator or discriminator, w2v-BERT or statistics file "
+        f"{path}: not a DualCodec generator or discriminator, w2v-BERT, Whisper or statistics file "
         f"(tensors: {shown} …)"
     )
 
@@ -186,10 +209,11 @@ def discriminator_shapes(config: DiscriminatorConfig) -> Params:
 
 
 @functools.lru_cache
-def w2v_bert_shapes(config: W2vBertConfig) -> Params:
-    """Shapes of w2v-BERT's parameters, without computing them."""
-    features, mask = jnp.zeros((1, 2, config.input_dim)), jnp.ones((1, 2), bool)
-    return jax.eval_shape(W2vBert(config).init, jax.random.key(0), features, mask)["params"]
+def semantic_shapes(config: SemanticConfig) -> Params:
+    """Shapes of a semantic model's parameters, without computing them."""
+    model = semantic_model(config)
+    init = functools.partial(model.network(config, jnp.float32).init, jax.random.key(0))
+    return jax.eval_shape(init, *model.example(config))["params"]
 
 
 def _read_codec(path: Path, model_id: str | None, notes: dict[str, Any]) -> Weights:
@@ -231,37 +255,66 @@ def _guess_model_id(tensors: dict[str, np.ndarray]) -> str | None:
 
 
 def _read_w2v_bert(path: Path, notes: dict[str, Any]) -> Weights:
-    config = _w2v_bert_config(path)
+    """Sizes are those of the ``config.json`` beside the weights, or the released ones without."""
+    config = W2vBertConfig()
+    sizes = _sizes_beside(path, W2V_BERT_SIZES, config, "w2v-BERT 2.0")
+    if (layers := sizes.pop("num_layers", SEMANTIC_LAYERS)) < SEMANTIC_LAYERS:
+        raise WeightsError(
+            f"{path.parent / 'config.json'}: {layers} layers, but DualCodec reads the output of "
+            f"layer {SEMANTIC_LAYERS}"
+        )
+    config = _resized(config, sizes, path)
     tensors = read_tensors(path, used_keys(tensor_names(path), config))
-    rules, shapes = w2v_bert_rules(config), w2v_bert_shapes(config)
+    rules, shapes = w2v_bert_rules(config), semantic_shapes(config)
     params = to_jax(tensors, rules, shapes, what="w2v-BERT 2.0")
     return Weights("w2v_bert", "w2v-bert-2.0", config, params, notes)
 
 
-def _w2v_bert_config(path: Path) -> W2vBertConfig:
-    """Sizes from the ``config.json`` beside the weights, or the released ones without it."""
-    config = W2vBertConfig()
+def _read_whisper(path: Path, model_id: str | None, notes: dict[str, Any]) -> Weights:
+    if path.suffix == ".bin":
+        tensors, heads = read_whisper_encoder(path)
+        config = _resized(WhisperConfig(), _whisper_sizes(tensors) | {"num_heads": heads}, path)
+    else:
+        tensors = read_tensors(path, whisper.used_keys(tensor_names(path)))
+        sizes = _sizes_beside(path, WHISPER_SIZES, WhisperConfig(), "Whisper")
+        config = _resized(WhisperConfig(), sizes, path)
+    rules, shapes = whisper.whisper_rules(config), semantic_shapes(config)
+    params = to_jax(tensors, rules, shapes, what="the encoder of Whisper")
+    return Weights("whisper", model_id or "whisper", config, params, notes)
+
+
+def _whisper_sizes(tensors: dict[str, np.ndarray]) -> dict[str, int]:
+    layers = {key.split(".")[2] for key in tensors if key.startswith("encoder.layers.")}
+    hidden, mels, _ = tensors["encoder.conv1.weight"].shape
+    feed_forward = tensors.get("encoder.layers.0.fc1.bias", np.zeros(0)).size
+    return {
+        "num_mels": mels,
+        "hidden_size": hidden,
+        "num_layers": len(layers),
+        "intermediate_size": feed_forward,
+    }
+
+
+def _sizes_beside(path: Path, names: dict[str, str], default: Any, what: str) -> dict[str, Any]:
+    """Sizes that the ``config.json`` beside a weight file gives, if there is one."""
     beside = path.parent / "config.json"
     if not beside.is_file():
-        return config
+        return {}
     try:
         values = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{beside}: not valid JSON: {error}") from error
     if not isinstance(values, dict):
-        raise WeightsError(f"{beside}: not a configuration of w2v-BERT 2.0")
-    sizes: dict[str, Any] = {
-        name: values[key] for name, key in W2V_BERT_SIZES.items() if key in values
-    }
+        raise WeightsError(f"{beside}: not a configuration of {what}")
+    sizes: dict[str, Any] = {name: values[key] for name, key in names.items() if key in values}
     for name, size in sizes.items():
-        kind = type(getattr(config, name))
-        if not isinstance(size, kind) or not size > 0:
-            raise WeightsError(f"{beside}: {W2V_BERT_SIZES[name]} must be positive; got {size!r}")
-    if (layers := sizes.pop("num_layers", SEMANTIC_LAYERS)) < SEMANTIC_LAYERS:
-        raise WeightsError(
-            f"{beside}: {layers} layers, but DualCodec reads the output of layer {SEMANTIC_LAYERS}"
-        )
+        if not isinstance(size, type(getattr(default, name))) or not size > 0:
+            raise WeightsError(f"{beside}: {names[name]} must be positive; got {size!r}")
+    return sizes
+
+
+def _resized(config: Any, sizes: dict[str, Any], path: Path) -> Any:
     try:
         return dataclasses.replace(config, **sizes)
     except ConfigError as error:
-        raise WeightsError(f"{beside}: {error}") from error
+        raise WeightsError(f"{path.parent / 'config.json'}: {error}") from error

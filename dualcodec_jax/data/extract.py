@@ -10,22 +10,21 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from dualcodec_jax.audio.fbank import semantic_input
 from dualcodec_jax.audio.resample import resample
 from dualcodec_jax.config import Config
 from dualcodec_jax.data.errors import DataError
 from dualcodec_jax.functional import semantic_features
 from dualcodec_jax.lengths import SEMANTIC_SAMPLE_RATE, bucket, min_samples, resampled_length
 from dualcodec_jax.nn.ops import mask_time
-from dualcodec_jax.nn.w2v_bert import W2vBert
+from dualcodec_jax.semantic import hidden_states
 
 
 class SemanticExtractor:
-    """w2v-BERT on utterances one by one, padded to few different lengths.
+    """A semantic model on utterances one by one, padded to few different lengths.
 
     Args:
         config: model to extract for.
-        semantic: parameters of w2v-BERT.
+        semantic: parameters of the semantic model.
         statistics: ``mean`` and ``var`` for :meth:`features`; None if only :meth:`hidden` is used.
     """
 
@@ -75,10 +74,10 @@ def _hidden_states(
     """Hidden states ``[B, S, D]`` and the mask ``[B, S]`` of frames that hold signal."""
     rate = config.codec.sample_rate
     audio_16k = resample(mask_time(audio, lengths), rate, SEMANTIC_SAMPLE_RATE)
-    inputs = semantic_input(audio_16k, resampled_length(lengths, rate, SEMANTIC_SAMPLE_RATE))
-    model = W2vBert(config.semantic, jnp.dtype(config.precision))
-    hidden: Any = model.apply({"params": semantic}, inputs.features, inputs.mask)
-    return hidden, inputs.mask
+    lengths_16k = resampled_length(lengths, rate, SEMANTIC_SAMPLE_RATE)
+    dtype = jnp.dtype(config.precision)
+    hidden = hidden_states(semantic, config.semantic, audio_16k, lengths_16k, dtype)
+    return hidden.states, hidden.mask
 
 
 _hidden = jax.jit(_hidden_states, static_argnames=("config",))

@@ -27,15 +27,10 @@ def conv1d(
     x: Array, kernel: Array, *, stride: int = 1, dilation: int = 1, padding: tuple[int, int]
 ) -> Array:
     """Cross-correlation of ``x [B, T, I]`` with ``kernel [k, I, O]`` in the dtype of ``x``."""
-    return lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype),
-        window_strides=(stride,),
-        padding=(padding,),
-        rhs_dilation=(dilation,),
-        dimension_numbers=("NWC", "WIO", "NWC"),
-        precision=HIGHEST,
-    )
+    kernel = kernel.astype(x.dtype)
+    if stride > 1 and dilation == 1:
+        return _strided(x, kernel, stride, padding)
+    return _conv1d_plain(x, kernel, stride=stride, dilation=dilation, padding=padding)
 
 
 def conv_transpose1d(x: Array, kernel: Array, *, padding: int) -> Array:
@@ -104,8 +99,58 @@ def _gradients(
     )
 
 
+def _conv1d_plain(
+    x: Array, kernel: Array, *, stride: int = 1, dilation: int = 1, padding: tuple[int, int]
+) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride,),
+        padding=(padding,),
+        rhs_dilation=(dilation,),
+        dimension_numbers=("NWC", "WIO", "NWC"),
+        precision=HIGHEST,
+    )
+
+
+def _blocks_product(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
+    """For strided kernels: blocks of s samples side by side, in one matrix product."""
+    taps = -(-kernel.shape[0] // stride)
+    outputs = (x.shape[1] + sum(padding) - kernel.shape[0]) // stride + 1
+    covered = stride * (outputs - 1 + taps)
+    right = max(covered - padding[0] - x.shape[1], 0)
+    padded = jnp.pad(x, ((0, 0), (padding[0], right), (0, 0)))[:, :covered]
+    blocks = padded.reshape(x.shape[0], outputs - 1 + taps, -1)
+    windows = [blocks[:, tap : tap + outputs] for tap in range(taps)]
+    wide = jnp.pad(kernel, ((0, stride * taps - kernel.shape[0]), (0, 0), (0, 0)))
+    flat = wide.reshape(-1, kernel.shape[-1])
+    return jnp.matmul(jnp.concatenate(windows, axis=-1), flat, precision=HIGHEST)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _strided(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
+    return _conv1d_plain(x, kernel, stride=stride, padding=padding)
+
+
+def _strided_forward(
+    x: Array, kernel: Array, stride: int, padding: tuple[int, int]
+) -> tuple[Array, tuple[Array, Array]]:
+    return _conv1d_plain(x, kernel, stride=stride, padding=padding), (x, kernel)
+
+
+def _strided_backward(
+    stride: int, padding: tuple[int, int], residuals: tuple[Array, Array], slope: Array
+) -> tuple[Array, Array]:
+    plain = functools.partial(_conv1d_plain, stride=stride, padding=padding)
+    product = functools.partial(_blocks_product, stride=stride, padding=padding)
+    return _gradients(*residuals, slope, plain=plain, for_input=product, for_kernel=plain)
+
+
+_strided.defvjp(_strided_forward, _strided_backward)
+
+
 def _two_taps_plain(x: Array, kernel: Array) -> Array:
-    return conv1d(x, kernel, padding=(1, 1))
+    return _conv1d_plain(x, kernel, padding=(1, 1))
 
 
 def _two_taps_product(x: Array, kernel: Array) -> Array:

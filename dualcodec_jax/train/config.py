@@ -158,6 +158,11 @@ class ObjectiveConfig:
         return self.model.codec.encoding != "dac"
 
     @property
+    def adversarial(self) -> bool:
+        """Whether the discriminators take part; without, they are not trained either."""
+        return bool(self.losses.adversarial or self.losses.feature_matching)
+
+    @property
     def precision(self) -> Precision:
         """Compute precision of the networks."""
         check_precision(self.model.precision)

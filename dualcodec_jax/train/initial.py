@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dualcodec_jax import hub
-from dualcodec_jax.config import W2vBertConfig
+from dualcodec_jax.config import SemanticConfig, semantic_model_of
 from dualcodec_jax.convert.files import codec_shapes, discriminator_shapes
 from dualcodec_jax.errors import ConfigError
 from dualcodec_jax.loading import load
 from dualcodec_jax.model import load_semantic, random_semantic
 from dualcodec_jax.train.export import DISCRIMINATOR, GENERATOR
-from dualcodec_jax.train.run_config import InitConfig, RunConfig, SemanticConfig
+from dualcodec_jax.train.run_config import InitConfig, RunConfig, SemanticSource
 from dualcodec_jax.train.state import Params, TrainState, new_state
 from dualcodec_jax.weights import check_tree
 
@@ -46,17 +46,21 @@ def load_networks(init: InitConfig, run: RunConfig) -> tuple[Params, Params | No
     return weights.params, judges.params
 
 
-def load_frozen(config: SemanticConfig, semantic: W2vBertConfig) -> Params:
+def load_frozen(source: SemanticSource, config: SemanticConfig) -> Params:
     """``semantic`` and ``statistics``, as :func:`dualcodec_jax.encode` takes them.
 
     Raises:
         HubError, WeightsError: see :func:`dualcodec_jax.model.load_semantic`.
         ConfigError: if the model there has other sizes than the configured one.
     """
-    if config.random:
-        params, statistics = random_semantic(semantic)
+    if source.random:
+        params, statistics = random_semantic(config)
         return {"semantic": params, "statistics": statistics}
-    found, params, statistics = load_semantic(config.statistics, config.w2v_path)
-    if found != semantic:
-        raise ConfigError(f"w2v-BERT at {config.w2v_path} has sizes {found}, not {semantic}")
+    found, params, statistics = load_semantic(
+        source.statistics, source.w2v_path, semantic_model_of(config)
+    )
+    if found != config:
+        raise ConfigError(
+            f"the semantic model at {source.w2v_path} has sizes {found}, not {config}"
+        )
     return {"semantic": params, "statistics": statistics}

@@ -22,7 +22,7 @@ from dualcodec_jax.sharding import MeshConfig
 from dualcodec_jax.train.config import ObjectiveConfig
 
 RANDOM = "random"
-"""In place of w2v-BERT's location: random parameters, for tests and smoke runs."""
+"""In place of the semantic model's location: random parameters, for tests and smoke runs."""
 
 Features = Literal["step", "cache"]
 
@@ -52,8 +52,8 @@ class InitConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SemanticConfig:
-    """Where w2v-BERT 2.0 and the statistics of its features come from.
+class SemanticSource:
+    """Where the semantic model and the statistics of its features come from.
 
     Attributes:
         w2v_path: as ``w2v_path`` of :func:`dualcodec_jax.model.load_semantic`, or ``random``.
@@ -144,7 +144,7 @@ class RunConfig:
     objective: ObjectiveConfig
     data: DataConfig
     features: Features = "step"
-    semantic: SemanticConfig = SemanticConfig()
+    semantic: SemanticSource = SemanticSource()
     init: InitConfig | None = None
     resume: bool = False
     distributed: bool | None = None

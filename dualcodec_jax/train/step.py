@@ -138,10 +138,12 @@ def _gradients(config: ObjectiveConfig, state: TrainState, batch: Batch, *, bypa
     output, pullback, codes = jax.vjp(
         lambda params: _reconstruct(config, params, batch, bypass), state.generator, has_aux=True
     )
-    d_loss, d_gradients = jax.value_and_grad(discriminator_objective, argnums=1)(
-        config, state.discriminator, batch["audio"], output.audio
-    )
-    d_params, d_optimizer, d_terms = _update_discriminator(config, state, d_gradients, d_loss)
+    d_params, d_optimizer, d_terms = state.discriminator, state.discriminator_optimizer, {}
+    if config.adversarial:
+        d_loss, d_gradients = jax.value_and_grad(discriminator_objective, argnums=1)(
+            config, state.discriminator, batch["audio"], output.audio
+        )
+        d_params, d_optimizer, d_terms = _update_discriminator(config, state, d_gradients, d_loss)
     (total, terms), output_gradients = jax.value_and_grad(
         generator_objective, argnums=2, has_aux=True
     )(config, d_params, output, batch["audio"], batch.get("features"), bypass=bypass)
@@ -167,8 +169,10 @@ def _accumulated_gradients(
             config, state.discriminator, item["audio"], output.audio
         )
 
-    d_loss, d_gradients = _mean_over(discriminate, micro, count)
-    d_params, d_optimizer, d_terms = _update_discriminator(config, state, d_gradients, d_loss)
+    d_params, d_optimizer, d_terms = state.discriminator, state.discriminator_optimizer, {}
+    if config.adversarial:
+        d_loss, d_gradients = _mean_over(discriminate, micro, count)
+        d_params, d_optimizer, d_terms = _update_discriminator(config, state, d_gradients, d_loss)
 
     def objective(params: Params, item: Batch) -> Any:
         output, codes = _reconstruct(config, params, item, bypass)

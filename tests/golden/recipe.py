@@ -16,7 +16,7 @@ from dualcodec_jax import config
 from dualcodec_jax.audio.load import load_audio
 from dualcodec_jax.convert.engine import Path as TreePath
 from dualcodec_jax.convert.engine import flatten, unflatten
-from dualcodec_jax.convert.files import codec_shapes, w2v_bert_shapes
+from dualcodec_jax.convert.files import codec_shapes, semantic_shapes
 from dualcodec_jax.nn.random import random_params
 
 FILE = Path(__file__).parent / "tiny.npz"
@@ -51,7 +51,7 @@ def codec_params(calibration: dict[str, np.ndarray] | None = None) -> dict[str, 
 
 def semantic_params() -> dict[str, Any]:
     """Parameters of the semantic model."""
-    return unflatten(_moved(random_params(w2v_bert_shapes(CONFIG.semantic), seed=2), seed=3))
+    return unflatten(_moved(random_params(semantic_shapes(CONFIG.semantic), seed=2), seed=3))
 
 
 def checksum(*trees: Any) -> str:

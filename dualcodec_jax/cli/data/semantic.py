@@ -1,4 +1,4 @@
-"""``data stats`` and ``data features``: what w2v-BERT makes of a data set."""
+"""``data stats`` and ``data features``: what the semantic model makes of a data set."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def stats(
     language: LanguageOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Mean and variance of w2v-BERT's hidden states over a data set, for normalisation."""
+    """Mean and variance of the semantic model's states over a data set, for normalisation."""
     from dualcodec_jax.data.statistics import (
         Statistics,
         load_statistics,
@@ -216,21 +216,19 @@ def _extractor(
     *,
     with_statistics: bool,
 ) -> SemanticExtractor:
-    """Load w2v-BERT, and the statistics of its output if they are needed."""
+    """Load the semantic model, and the statistics of its output if they are needed."""
     import dataclasses
 
-    from dualcodec_jax import hub
     from dualcodec_jax.compilation import enable_cache
     from dualcodec_jax.config import get_config
-    from dualcodec_jax.convert.files import W2V_BERT_FILE
     from dualcodec_jax.data.extract import SemanticExtractor
-    from dualcodec_jax.loading import load
-    from dualcodec_jax.model import load_semantic, random_semantic
+    from dualcodec_jax.model import load_semantic, load_semantic_model, random_semantic
 
     enable_cache()
     config = get_config(model)
+    kind = config.codec.semantic_model
     statistics = None
-    with console.status("loading w2v-BERT …"):
+    with console.status("loading the semantic model …"):
         if weights == RANDOM:
             show_note(
                 "random weights: the features are meaningless, only shapes and speed are real"
@@ -238,14 +236,14 @@ def _extractor(
             semantic, statistics = random_semantic(config.semantic)
             sizes = config.semantic
         elif with_statistics:
-            sizes, semantic, statistics = load_semantic(weights, w2v)
+            sizes, semantic, statistics = load_semantic(weights, w2v, kind)
         else:
-            loaded = load("w2v_bert", hub.w2v_bert_location(w2v), ("w2v_bert", W2V_BERT_FILE))
+            loaded = load_semantic_model(w2v, kind)
             sizes, semantic = loaded.config, loaded.params
     config = dataclasses.replace(config, semantic=sizes, precision=precision.value)
     if sizes.hidden_size != config.codec.semantic_dim:
         raise InputError(
-            f"w2v-BERT has {sizes.hidden_size} dimensions, but {model} takes "
-            f"{config.codec.semantic_dim}; give its own w2v-BERT"
+            f"the semantic model has {sizes.hidden_size} dimensions, but {model} takes "
+            f"{config.codec.semantic_dim}; give its own"
         )
     return SemanticExtractor(config, semantic, statistics)

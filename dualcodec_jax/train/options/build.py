@@ -73,7 +73,7 @@ def build(values: Mapping[str, Any]) -> RunConfig:
 
 def _run(values: _Values) -> RunConfig:
     from dualcodec_jax.sharding import MeshConfig
-    from dualcodec_jax.train.run_config import LoggingConfig, RunConfig, SemanticConfig
+    from dualcodec_jax.train.run_config import LoggingConfig, RunConfig, SemanticSource
 
     train = "trainer.cfg.train"
     values.need("trainer.exp_name", "trainer.batch_size", "trainer.cfg.log_dir")
@@ -84,7 +84,7 @@ def _run(values: _Values) -> RunConfig:
         wandb=values.get(f"{train}.wandb_project", "dualcodec") if "wandb" in trackers else None,
         **values.fields({"level": "trainer.args.log_level"}),
     )
-    semantic = SemanticConfig(
+    semantic = SemanticSource(
         w2v_path=values.get(
             "trainer.cfg.semantic_model.semantic_model.pretrained_model_name_or_path"
         ),
@@ -161,7 +161,7 @@ def _objective(values: _Values) -> ObjectiveConfig:
 
 def _model(values: _Values) -> Any:
     """Sizes of generator and semantic model, and the precision."""
-    from dualcodec_jax.config import PRESETS, Config, DualCodecConfig, W2vBertConfig
+    from dualcodec_jax.config import PRESETS, Config, DualCodecConfig
 
     section = "model.model"
     required = ["encoder_rates", "decoder_rates", "n_codebooks", "codebook_size"]
@@ -170,8 +170,9 @@ def _model(values: _Values) -> Any:
     values.need(*(f"{section}.{name}" for name in required))
     # Upstream's 25 Hz file leaves these to the constructor.
     sizes = {"encoder_dim": 64, "decoder_dim": 1536, "semantic_downsample_factor": 2}
-    codec = DualCodecConfig(**(sizes | values.section(section)))
-    semantic = W2vBertConfig(**values.section("model.semantic"))
+    kind = values.get("model.semantic.kind", "w2v_bert")
+    codec = DualCodecConfig(**(sizes | values.section(section)), semantic_model=kind)
+    semantic = _semantic(values, kind)
     if semantic.hidden_size != codec.semantic_dim:
         raise ConfigError(
             f"{section}.semantic_dim {codec.semantic_dim} must equal model.semantic.hidden_size "
@@ -187,6 +188,16 @@ def _model(values: _Values) -> Any:
     model_id = next(known, values.get("trainer.exp_name"))
     precision = values.fields({"precision": "trainer.cfg.train.precision"})
     return Config(model_id=model_id, codec=codec, semantic=semantic, **precision)
+
+
+def _semantic(values: _Values, kind: Any) -> Any:
+    from dualcodec_jax.config import default_semantic
+
+    given, default = values.section("model.semantic", leave=("kind",)), default_semantic(kind)
+    known = {field.name for field in dataclasses.fields(default)}
+    if foreign := sorted(given.keys() - known):
+        raise ConfigError(f"model.semantic.{foreign[0]}: not a size of model.semantic.kind={kind}")
+    return dataclasses.replace(default, **given)
 
 
 def _discriminator(values: _Values) -> Any:

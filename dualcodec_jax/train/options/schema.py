@@ -18,7 +18,7 @@ from dualcodec_jax.train.options.kinds import (
     several,
 )
 
-GROUPS = ("data", "machine", "model", "trainer")
+GROUPS = ("data", "machine", "model", "semantic", "trainer")
 MISSING = "???"
 """Value of an option that has to be given on the command line, in Hydra's notation."""
 
@@ -66,6 +66,10 @@ SECTIONS: dict[str, dict[str, Kind]] = {
         "spectral_channels": INTEGER,
     },
     "model.semantic": {
+        "kind": one_of("w2v_bert", "whisper"),
+        "num_mels": INTEGER,
+        "max_frames": INTEGER,
+        "overlap_frames": INTEGER,
         "input_dim": INTEGER,
         "hidden_size": INTEGER,
         "num_layers": INTEGER,
