@@ -37,7 +37,7 @@ def _facts(what: str) -> dict[str, Any]:
     from dualcodec_jax.weights import is_checkpoint
 
     path = Path(what).expanduser()
-    if what in PRESETS and not path.exists():
+    if what in PRESETS and not (path.is_file() or is_checkpoint(path)):
         return _model_facts(what)
     if is_checkpoint(path):
         return _checkpoint_facts(path)

@@ -55,10 +55,16 @@ def export(
     torch: Annotated[
         bool, typer.Option(help="Also write the files of the PyTorch original.")
     ] = True,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Round kernels to 8 bits: a quarter of the size.")
+    ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write a training checkpoint as weights: for inference, for finetuning, for PyTorch."""
     from dualcodec_jax.train.export import export_run
 
-    for path in export_run(run, output, step=step, torch=torch, overwrite=overwrite).values():
+    written = export_run(
+        run, output, step=step, torch=torch, quantized=int8, overwrite=overwrite
+    )
+    for path in written.values():
         console.print(f"written: {path}", markup=False, highlight=False)

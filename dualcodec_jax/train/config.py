@@ -110,6 +110,30 @@ class AdamWConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CodebookConfig:
+    """How codebooks move besides by gradient, see :mod:`dualcodec_jax.train.codebooks`.
+
+    Attributes:
+        rate: share by which one latent moves the row that it is assigned to; 0: not at all, as
+            upstream. The codebook losses had better have no weight then.
+        restart: rows used less than this share of the average get a new place; 0: none.
+    """
+
+    rate: float = 0.0
+    restart: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "restart"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"codebooks: {name} must lie in 0…1; got {getattr(self, name)}")
+
+    @property
+    def moving(self) -> bool:
+        """Whether anything but the gradient moves codebooks."""
+        return bool(self.rate or self.restart)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
     """All that the training step needs to know; hashable and static under ``jit``.
 
@@ -118,6 +142,7 @@ class ObjectiveConfig:
         discriminator: sizes.
         losses: weights.
         adamw: of both networks.
+        codebooks: how they move besides by gradient.
         generator_schedule: learning rate of the generator.
         discriminator_schedule: learning rate of the discriminator.
         bypass_rate: share of the steps that decode from the semantic latent alone.
@@ -133,6 +158,7 @@ class ObjectiveConfig:
     discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
     losses: LossConfig = LossConfig()
     adamw: AdamWConfig = AdamWConfig()
+    codebooks: CodebookConfig = CodebookConfig()
     generator_schedule: ScheduleConfig = ScheduleConfig()
     discriminator_schedule: ScheduleConfig = ScheduleConfig(constant=True)
     bypass_rate: float = 0.125

@@ -14,25 +14,24 @@ The originals are in ``eval/original``.
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import functools
 import importlib.util
 import json
 import logging
 import math
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from dualcodec_jax import losses
 from dualcodec_jax.audio.io import write_audio
-from dualcodec_jax.audio.load import load_audio, resample_clip
+from dualcodec_jax.audio.load import load_audio
 from dualcodec_jax.config import Config
 from dualcodec_jax.errors import InputError
+from dualcodec_jax.evaluation.metrics import Metric, MetricFailure, open_metric
+from dualcodec_jax.evaluation.metrics.mel import MelDistance
 from dualcodec_jax.inference import Inference
 from dualcodec_jax.model import DualCodecModel
 from dualcodec_jax.paths import find_audio_files, replacing
@@ -43,7 +42,6 @@ from dualcodec_jax.train.metrics import CodebookUse, codebook_use, codebook_valu
 
 logger = logging.getLogger(__name__)
 
-PESQ_RATE = 16000
 MIN_SECONDS = 0.5
 """Shortest clip: the measures need some frames, and a shorter one tells nothing."""
 
@@ -145,8 +143,8 @@ class Evaluator:
         # By length, so that a batch has little padding.
         self.clips = sorted(clips, key=lambda clip: (clip.samples.size, clip.name))
         self._batch_size = batch_size
-        self._mel = _mel_function(mel or MelLossConfig(), config.codec.sample_rate)
-        self._measures = _measures()
+        mel_distance = MelDistance(mel, config.codec.sample_rate)
+        self._measures: dict[str, Measure] = {"mel": mel_distance.measure} | _measures()
         self._pictures = _available("matplotlib", "spectrogram pictures")
 
     def __call__(self, params: Params, step: int, run_folder: str | Path) -> Evaluation:
@@ -211,7 +209,7 @@ class Evaluator:
 
     def _measure(self, clip: Clip, full: np.ndarray, rvq1: np.ndarray) -> Values:
         values = {}
-        for name, measure in ({"mel": self._mel} | self._measures).items():
+        for name, measure in self._measures.items():
             for suffix, audio in (("", full), (f"_{RVQ1}", rvq1)):
                 value = measure(clip.samples, audio, self.config.codec.sample_rate)
                 if value is not None:
@@ -279,25 +277,6 @@ Measure = Callable[[np.ndarray, np.ndarray, int], float | None]
 """(original ``[N]``, reconstruction ``[N]``, sample rate) → value; None where it has none."""
 
 
-def _mel_function(config: MelLossConfig, sample_rate: int) -> Measure:
-    distance = jax.jit(
-        lambda target, output: losses.mel_distance(
-            target,
-            output,
-            sample_rate=sample_rate,
-            window_lengths=config.window_lengths,
-            n_mels=config.n_mels,
-            lowest=config.lowest,
-            distance=config.distance,
-        )
-    )
-
-    def measure(original: np.ndarray, output: np.ndarray, _: int) -> float:
-        return float(distance(original[None], output[None]))
-
-    return measure
-
-
 def _measures() -> dict[str, Measure]:
     """The measures whose packages are installed."""
     measures: dict[str, Measure] = {}
@@ -322,24 +301,23 @@ def _available(package: str, what: str) -> bool:
 
 def _stoi(original: np.ndarray, output: np.ndarray, sample_rate: int) -> float | None:
     """Short-time objective intelligibility, 0…1; None where there is too little speech."""
-    if not original.any():
-        return None
-    stoi = importlib.import_module("pystoi").stoi
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Not enough STFT frames")
-        try:
-            return float(stoi(original, output, sample_rate, extended=False))
-        except RuntimeWarning:
-            return None
+    return _measured(_metric("stoi"), original, output, sample_rate)
 
 
 def _pesq(original: np.ndarray, output: np.ndarray, sample_rate: int) -> float | None:
     """Wide-band PESQ (MOS-LQO, 1…4.64) at 16 kHz; None where there is no speech."""
-    if not original.any():
-        return None
-    package = importlib.import_module("pesq")
-    pair = [resample_clip(audio, sample_rate, PESQ_RATE) for audio in (original, output)]
+    return _measured(_metric("pesq_wb"), original, output, sample_rate)
+
+
+_metric = functools.cache(open_metric)
+
+
+def _measured(
+    metric: Metric, original: np.ndarray, output: np.ndarray, sample_rate: int
+) -> float | None:
+    """A clip that a package cannot do must not stop the run."""
     try:
-        return float(package.pesq(PESQ_RATE, *pair, "wb"))
-    except (package.PesqError, ValueError):  # the latter for an output that is silent
+        return metric.measure(original, output, sample_rate)
+    except MetricFailure as error:
+        logger.warning("evaluation leaves out a value: %s", error)
         return None

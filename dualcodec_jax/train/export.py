@@ -59,6 +59,7 @@ def export_run(
     *,
     step: int | None = None,
     torch: bool = True,
+    quantized: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write the networks of a training checkpoint as weights.
@@ -70,6 +71,7 @@ def export_run(
             original.
         step: which checkpoint; None: the newest whole one.
         torch: whether to write the original's files too.
+        quantized: round kernels to 8 bits, for a quarter of the size; not in the original's files.
         overwrite: replace the folder.
 
     Returns:
@@ -85,10 +87,9 @@ def export_run(
     )
     output = Path(output)
     with replacing(output, overwrite=overwrite, folder=True) as temporary:
-        save_weights(generator, temporary / model.model_id)
-        save_weights(generator, temporary / GENERATOR)
-        save_weights(judges, temporary / DISCRIMINATOR)
         names = [model.model_id, GENERATOR, DISCRIMINATOR]
+        for name, weights in zip(names, (generator, generator, judges), strict=True):
+            save_weights(weights, temporary / name, quantized=quantized)
         if torch:
             name = GENERATOR_FILES.get(model.model_id, f"{model.model_id}.safetensors")
             export_torch(generator, temporary / name)

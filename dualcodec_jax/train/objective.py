@@ -19,6 +19,7 @@ from dualcodec_jax import losses
 from dualcodec_jax.lengths import code_length, decoded_samples
 from dualcodec_jax.nn.codec import make_codec
 from dualcodec_jax.nn.discriminator import Discriminator, check_length, normalize
+from dualcodec_jax.train.codebooks import Assignment
 from dualcodec_jax.train.config import MelLossConfig, ObjectiveConfig
 
 Params = dict[str, Any]
@@ -49,11 +50,11 @@ def reconstruct(
     active: Array,
     *,
     bypass: bool,
-) -> tuple[Reconstruction, Array]:
+) -> tuple[Reconstruction, Assignment]:
     """Run the generator on ``audio [B, N]`` and pooled ``features [B, T, semantic_dim]``, if any.
 
     Returns:
-        The reconstruction, and codes int32 ``[B, n, T]``: n is 1 on ``bypass``.
+        The reconstruction, and what the quantizers made of it: n is 1 on ``bypass``.
     """
     module = make_codec(config.model.codec, jnp.dtype(config.precision))
     output: Any = module.apply(
@@ -67,7 +68,10 @@ def reconstruct(
     if output.semantic is not None:
         terms["semantic_commitment"] = output.semantic.commitment_loss
         terms["semantic_codebook"] = output.semantic.codebook_loss
-    return Reconstruction(output.audio[..., 0], output.semantic_latent, terms), output.codes
+    parts = [part for part in (output.semantic, output.acoustic) if part is not None]
+    latents = jnp.concatenate([part.latents for part in parts], axis=1)
+    assignment = Assignment(output.codes, lax.stop_gradient(latents))
+    return Reconstruction(output.audio[..., 0], output.semantic_latent, terms), assignment
 
 
 def discriminator_objective(

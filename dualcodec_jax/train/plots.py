@@ -89,7 +89,7 @@ def draw_panels(panels: Sequence[Panel], *, columns: int = 3, title: str = "") -
     """
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = _figure(_COLUMN_INCHES * columns, _ROW_INCHES * rows + (0.4 if title else 0))
+    figure = new_figure(_COLUMN_INCHES * columns, _ROW_INCHES * rows + (0.4 if title else 0))
     if title:
         figure.suptitle(title, fontsize=13)
     for index, panel in enumerate(panels):
@@ -103,7 +103,7 @@ def draw_spectrograms(signals: Mapping[str, np.ndarray], sample_rate: int) -> An
     Raises:
         ConfigError: matplotlib is missing.
     """
-    figure = _figure(9.0, 2.4 * len(signals))
+    figure = new_figure(9.0, 2.4 * len(signals))
     axes = figure.subplots(len(signals), 1, sharex=True, squeeze=False)[:, 0]
     decibels = {name: spectrogram(samples) for name, samples in signals.items()}
     top = max(float(next(iter(decibels.values())).max()), -100.0)
@@ -156,7 +156,12 @@ def smoothed(y: np.ndarray) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches that no window or global state knows of.
+
+    Raises:
+        ConfigError: matplotlib is missing.
+    """
     check_available()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from dualcodec_jax.functional import semantic_features
 from dualcodec_jax.sharding import replicated, tree_shardings
+from dualcodec_jax.train.codebooks import update_codebooks
 from dualcodec_jax.train.config import ObjectiveConfig
 from dualcodec_jax.train.objective import (
     Params,
@@ -64,7 +65,7 @@ def train_step(
         gradients = _gradients(config, state, batch, bypass=bypass)
     else:
         gradients = _accumulated_gradients(config, state, batch, bypass=bypass)
-    d_params, d_optimizer, d_terms, g_gradients, g_terms, codes = gradients
+    d_params, d_optimizer, d_terms, g_gradients, g_terms, assignment = gradients
     g_gradients, g_norm = clip_by_norm(g_gradients, config.adamw.max_grad_norm)
     rate = learning_rate(config.generator_schedule, state.step)
     g_params, g_optimizer = apply_gradients(
@@ -75,6 +76,12 @@ def train_step(
         rate,
         bypass=bypass,
     )
+    frequency = _code_frequency(state.code_frequency, assignment.codes)
+    if config.codebooks.moving:
+        key = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
+        g_params, frequency = update_codebooks(
+            config.codebooks, config.model.codec, g_params, assignment, frequency, key
+        )
     terms = {**g_terms, **d_terms, "generator_norm": g_norm, "learning_rate": rate}
     good = jnp.isfinite(jnp.stack([terms[name] for name in sorted(terms)])).all()
     updated = dataclasses.replace(
@@ -83,7 +90,7 @@ def train_step(
         discriminator=d_params,
         generator_optimizer=g_optimizer,
         discriminator_optimizer=d_optimizer,
-        code_frequency=_code_frequency(state.code_frequency, codes),
+        code_frequency=frequency,
     )
     kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), updated, state)
     bad = 1 - good.astype(jnp.int32)
@@ -135,7 +142,7 @@ def _draw_active(config: ObjectiveConfig, step: Array, batch: int) -> Array:
 
 def _gradients(config: ObjectiveConfig, state: TrainState, batch: Batch, *, bypass: bool) -> Any:
     """The discriminators' step, and the generator's gradients after it; one forward pass."""
-    output, pullback, codes = jax.vjp(
+    output, pullback, assignment = jax.vjp(
         lambda params: _reconstruct(config, params, batch, bypass), state.generator, has_aux=True
     )
     d_params, d_optimizer, d_terms = state.discriminator, state.discriminator_optimizer, {}
@@ -148,7 +155,7 @@ def _gradients(config: ObjectiveConfig, state: TrainState, batch: Batch, *, bypa
         generator_objective, argnums=2, has_aux=True
     )(config, d_params, output, batch["audio"], batch.get("features"), bypass=bypass)
     (g_gradients,) = pullback(output_gradients)
-    return d_params, d_optimizer, d_terms, g_gradients, {**terms, "total": total}, codes
+    return d_params, d_optimizer, d_terms, g_gradients, {**terms, "total": total}, assignment
 
 
 def _accumulated_gradients(
@@ -175,19 +182,19 @@ def _accumulated_gradients(
         d_params, d_optimizer, d_terms = _update_discriminator(config, state, d_gradients, d_loss)
 
     def objective(params: Params, item: Batch) -> Any:
-        output, codes = _reconstruct(config, params, item, bypass)
+        output, assignment = _reconstruct(config, params, item, bypass)
         total, terms = generator_objective(
             config, d_params, output, item["audio"], item.get("features"), bypass=bypass
         )
-        return total, ({**terms, "total": total}, codes)
+        return total, ({**terms, "total": total}, assignment)
 
     def generate(item: Batch) -> Any:
-        gradients, (terms, codes) = jax.grad(objective, has_aux=True)(state.generator, item)
-        return (gradients, terms), codes
+        gradients, (terms, assignment) = jax.grad(objective, has_aux=True)(state.generator, item)
+        return (gradients, terms), assignment
 
-    (g_gradients, g_terms), codes = _mean_over(generate, micro, count, keep=True)
-    codes = codes.reshape(-1, *codes.shape[2:])
-    return d_params, d_optimizer, d_terms, g_gradients, g_terms, codes
+    (g_gradients, g_terms), parts = _mean_over(generate, micro, count, keep=True)
+    assignment = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), parts)
+    return d_params, d_optimizer, d_terms, g_gradients, g_terms, assignment
 
 
 def _reconstruct(config: ObjectiveConfig, params: Params, batch: Batch, bypass: bool) -> Any:

@@ -128,7 +128,7 @@ def _max_epoch(value: int | None) -> int | None:
 
 
 def _objective(values: _Values) -> ObjectiveConfig:
-    from dualcodec_jax.train.config import AdamWConfig, ObjectiveConfig
+    from dualcodec_jax.train.config import AdamWConfig, CodebookConfig, ObjectiveConfig
 
     train = "trainer.cfg.train"
     precision = values.get(f"{train}.precision")
@@ -150,6 +150,7 @@ def _objective(values: _Values) -> ObjectiveConfig:
         discriminator=_discriminator(values),
         losses=_losses(values),
         adamw=AdamWConfig(**adamw),
+        codebooks=CodebookConfig(**values.section(f"{train}.codebooks")),
         generator_schedule=_schedule(values, "scheduler", "adamw", constant=False),
         discriminator_schedule=_schedule(
             values, "discriminator_scheduler", "optimizer", constant=True

@@ -152,6 +152,7 @@ SECTIONS: dict[str, dict[str, Kind]] = {
     "trainer.cfg.losses.semantic_mel_scales": _MEL_SCALES,
     "trainer.cfg.semantic_model": {"mean_var_path": optional(TEXT)},
     "trainer.cfg.semantic_model.semantic_model": {"pretrained_model_name_or_path": optional(TEXT)},
+    "trainer.cfg.train.codebooks": {"rate": NUMBER, "restart": NUMBER},
     "trainer.cfg.train": {
         "max_steps": INTEGER,
         "max_epoch": optional(INTEGER),
