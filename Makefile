@@ -14,7 +14,7 @@ help: ## list the targets
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "dualcodec_jax needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install $(PIP_FLAGS) -e .
+	$(BIN)/pip install $(PIP_FLAGS) -e ".[demo]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -13,7 +14,6 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
-from dualcodec_jax.cli import demo as demo_module
 from dualcodec_jax.cli.main import app
 from dualcodec_jax.config import TINY, get_config
 from dualcodec_jax.container import read_codes, write_codes
@@ -214,18 +214,28 @@ def test_convert_script_is_the_command(tmp_path: Path) -> None:
     assert "no such file" in result.stderr
 
 
-def test_demo_runs_the_whole_path_and_says_that_weights_are_random(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo_module, "MODEL_ID", "tiny")
-    result = run("demo", "-o", tmp_path)
+def test_demo_runs_the_whole_path_and_says_that_weights_are_random(tmp_path: Path) -> None:
+    result = run("demo", "-o", tmp_path, *MODEL)
     assert result.exit_code == 0, result.output
     assert "random" in result.output
     config = get_config("tiny").codec
     codes = read_codes(tmp_path / "librivox.dualcodec")
     assert codes.codes.shape[0] == config.n_quantizers
-    for count in (1, config.n_quantizers):
+    for count in range(1, config.n_quantizers + 1):
         assert soundfile.info(tmp_path / f"decoded_{count}.wav").frames == codes.num_samples
+        assert f"{config.bitrate(count) / 1000:.3f}" in result.output
+    picture = importlib.util.find_spec("matplotlib") is not None
+    assert (tmp_path / "comparison.png").exists() == picture
+
+
+def test_default_model(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled one, which says so, unless released weights are configured."""
+    result = run("encode", clips / "a.wav", "-o", tmp_path / "codes")
+    assert result.exit_code == 0, result.output
+    assert "not the DualCodec release" in " ".join(result.stderr.split())
+    assert read_codes(tmp_path / "codes" / "a.dualcodec").model_id == "demo"
+    monkeypatch.setenv("DUALCODEC_WEIGHTS", str(tmp_path))
+    assert "12hz_v1" in fails(2, "encode", clips / "a.wav", "-o", tmp_path / "other")
 
 
 def test_version() -> None:

@@ -14,13 +14,24 @@ from dualcodec_jax.config import (
     DiscriminatorConfig,
     DualCodecConfig,
     W2vBertConfig,
+    WhisperConfig,
+    default_semantic,
     from_dict,
+    semantic_model_of,
     to_dict,
 )
 from dualcodec_jax.errors import ConfigError
 
 HZ12, HZ25 = config.DUALCODEC_12HZ_V1, config.DUALCODEC_25HZ_V1
-ANY: list[Any] = [HZ12, HZ25, config.TINY, config.TINY_W2V_BERT, DiscriminatorConfig()]
+ANY: list[Any] = [
+    HZ12,
+    HZ25,
+    config.DEMO,
+    config.TINY,
+    config.TINY_W2V_BERT,
+    WhisperConfig(),
+    DiscriminatorConfig(),
+]
 
 
 @pytest.mark.parametrize("value", ANY)
@@ -136,3 +147,57 @@ def test_tiny_has_the_structure_of_the_released_model() -> None:
     assert tiny.codec.encoder_rates == HZ12.encoder_rates
     assert tiny.codec.decoder_rates == HZ12.decoder_rates
     assert tiny.codec.semantic_downsample_factor == HZ12.semantic_downsample_factor
+
+
+# -- kinds of semantic models ----------------------------------------------------------------
+
+
+def test_released_models_read_w2v_bert() -> None:
+    assert {HZ12.semantic_model, HZ25.semantic_model} == {"w2v_bert"}
+    assert config.DEMO.semantic_model == "whisper"
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match="one of w2v_bert, whisper; got 'hubert'"):
+        dataclasses.replace(HZ12, semantic_model="hubert")
+
+
+@pytest.mark.parametrize("kind", config.SEMANTIC_MODELS)
+def test_kinds_and_their_sizes(kind: Any) -> None:
+    assert semantic_model_of(default_semantic(kind)) == kind
+    for preset in config.PRESETS.values():
+        assert semantic_model_of(preset.semantic) == preset.codec.semantic_model
+
+
+def test_another_semantic_model_than_the_codecs_is_refused() -> None:
+    """Features of another kind have other numbers of frames, and mean something else."""
+    released, demo = config.PRESETS["12hz_v1"], config.PRESETS["demo"]
+    with pytest.raises(ConfigError, match="12hz_v1 reads features of w2v_bert, not of whisper"):
+        dataclasses.replace(released, semantic=WhisperConfig())
+    with pytest.raises(ConfigError, match="demo reads features of whisper, not of w2v_bert"):
+        dataclasses.replace(demo, semantic=W2vBertConfig())
+    # Without a semantic stream neither is read.
+    plain = dataclasses.replace(HZ12, encoding="dac")
+    Config(model_id="plain", codec=plain, semantic=WhisperConfig())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_heads": 7}, "hidden_size 384 must be divisible by num_heads 7"),
+        ({"overlap_frames": 1500}, "overlap_frames 1500 must lie below max_frames 1500"),
+        ({"max_frames": 200}, "overlap_frames 200 must lie below max_frames 200"),
+        ({"overlap_frames": -1}, "overlap_frames -1 must lie below max_frames 1500"),
+    ],
+)
+def test_inconsistent_sizes_of_whisper_are_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        WhisperConfig(**change)
+
+
+def test_derived_sizes_of_the_demo() -> None:
+    demo = config.DEMO
+    assert (demo.hop_length, demo.frame_rate, demo.latent_dim) == (960, 25.0, 384)
+    assert demo.semantic_dim == WhisperConfig().hidden_size
+    assert demo.n_quantizers == 5
+    assert demo.bitrate() == 25 * (12 + 4 * 10)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
-from dualcodec_jax.config import PRESETS, DiscriminatorConfig, W2vBertConfig
+from dualcodec_jax.config import PRESETS, DiscriminatorConfig, W2vBertConfig, WhisperConfig
 from dualcodec_jax.convert import engine
 from dualcodec_jax.convert.codec import codec_rules
 from dualcodec_jax.convert.engine import flatten, to_jax, to_torch
@@ -29,6 +29,7 @@ from dualcodec_jax.convert.files import (
     semantic_shapes,
 )
 from dualcodec_jax.convert.w2v_bert import is_unused, w2v_bert_rules
+from dualcodec_jax.convert.whisper import whisper_rules
 from dualcodec_jax.errors import ConfigError, InputError, WeightsError
 from dualcodec_jax.nn.conv import conv_transpose1d
 from dualcodec_jax.nn.random import random_params
@@ -55,11 +56,29 @@ SMALL_W2V_BERT_JSON = {
     "conv_depthwise_kernel_size": 3,
     "model_type": "wav2vec2-bert",
 }
-SMALL = {"codec": TINY, "discriminator": SMALL_DISCRIMINATOR, "w2v_bert": SMALL_W2V_BERT}
+SMALL_WHISPER = WhisperConfig(
+    num_mels=6, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=12, max_frames=300
+)
+SMALL_WHISPER_JSON = {
+    "num_mel_bins": 6,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 12,
+    "max_source_positions": 300,
+    "model_type": "whisper",
+}
+SMALL = {
+    "codec": TINY,
+    "discriminator": SMALL_DISCRIMINATOR,
+    "w2v_bert": SMALL_W2V_BERT,
+    "whisper": SMALL_WHISPER,
+}
 SHAPES_OF: dict[str, Callable[[Any], Any]] = {
     "codec": codec_shapes,
     "discriminator": discriminator_shapes,
     "w2v_bert": semantic_shapes,
+    "whisper": semantic_shapes,
 }
 Tensors = dict[str, np.ndarray]
 
@@ -107,8 +126,9 @@ def refusal(call: Callable[[], Any]) -> str:
         ("codec", PRESETS["25hz_v1"].codec, 392),
         ("discriminator", DiscriminatorConfig(), 324),
         ("w2v_bert", W2vBertConfig(), 548),
+        ("whisper", WhisperConfig(), 66),
     ],
-    ids=["12hz_v1", "25hz_v1", "discriminator", "w2v_bert"],
+    ids=["12hz_v1", "25hz_v1", "discriminator", "w2v_bert", "whisper"],
 )
 def test_tables_fill_the_trees(kind, config, count):
     table = rules_of(kind, config)
@@ -124,7 +144,7 @@ def test_tables_fill_the_trees(kind, config, count):
         assert rule.transform.to_jax(there).shape == leaf.shape
 
 
-@pytest.mark.parametrize("kind", ["codec", "discriminator", "w2v_bert"])
+@pytest.mark.parametrize("kind", ["codec", "discriminator", "w2v_bert", "whisper"])
 def test_round_trip_is_exact(kind):
     config = SMALL[kind]
     shapes = SHAPES_OF[kind]
@@ -377,6 +397,9 @@ def test_missing_and_damaged_files(tensors, tmp_path):
         ("a.safetensors", ["discriminators.0.convs.0.0.bias"], "discriminator"),
         ("a.safetensors", ["encoder.layers.0.ffn1.intermediate_dense.bias"], "w2v_bert"),
         ("a.safetensors", ["wav2vec2_bert.encoder.layers.0.x", "masked_spec_embed"], "w2v_bert"),
+        ("a.safetensors", ["encoder.conv1.bias", "encoder.layers.0.fc1.bias"], "whisper"),
+        ("a.safetensors", ["model.encoder.conv1.bias", "model.decoder.layers.0.x"], "whisper"),
+        ("model.bin", [], "whisper"),
         ("model.safetensors", ["mean", "var"], "statistics"),
         ("a.pt", [], "statistics"),
         ("a.npz", [], "statistics"),
@@ -480,3 +503,99 @@ def test_w2v_bert_file_with_other_tensors(w2v_bert):
     tensors = to_torch(params, w2v_bert_rules(SMALL_W2V_BERT), what="w2v-BERT")
     save(path, tensors | {"adapter.layers.0.x": np.zeros(2, np.float32)})
     assert "unexpected tensor adapter.layers.0.x" in refusal(lambda: read_file(path))
+
+
+# -- Whisper ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def whisper() -> tuple[Any, Tensors]:
+    """Parameters, and the tensors of a ``WhisperForConditionalGeneration`` that holds them."""
+    params = random_params(semantic_shapes(SMALL_WHISPER), 0)
+    encoder = to_torch(params, whisper_rules(SMALL_WHISPER), what="Whisper")
+    tensors = {f"model.{name}": value for name, value in encoder.items()}
+    tensors["model.encoder.embed_positions.weight"] = np.ones((300, 16), np.float32)
+    for name in ("self_attn.q_proj", "encoder_attn.q_proj", "encoder_attn.k_proj", "fc1"):
+        tensors[f"model.decoder.layers.0.{name}.weight"] = np.ones((16, 16), np.float16)
+    tensors["model.decoder.embed_tokens.weight"] = np.ones((50, 16), np.float16)
+    tensors["proj_out.weight"] = np.ones((50, 16), np.float16)
+    return params, tensors
+
+
+def save_whisper(folder: Path, tensors: Tensors, sizes: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(sizes))
+    return save(folder / "model.safetensors", tensors)
+
+
+def test_whisper_file(whisper, tmp_path):
+    params, tensors = whisper
+    path = save_whisper(tmp_path / "a", tensors, SMALL_WHISPER_JSON)
+    weights = convert_file(path, tmp_path / "out", model_id="whisper_small_test")
+    read = load_weights(tmp_path / "out", "whisper")
+    for result in (weights, read):
+        assert (result.kind, result.model_id) == ("whisper", "whisper_small_test")
+        assert result.config == SMALL_WHISPER
+        assert as_bytes(result.params) == as_bytes(params)
+    assert read_file(path).model_id == "whisper"
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_whisper_export(whisper, tmp_path, prefix):
+    """What is written has the names of ``WhisperModel``; it is read again, whatever the prefix."""
+    params, tensors = whisper
+    weights = Weights("whisper", "small", SMALL_WHISPER, params)
+    (tmp_path / "config.json").write_text(json.dumps(SMALL_WHISPER_JSON))
+    path = export_torch(weights, tmp_path / "model.safetensors")
+    written = load_file(path)
+    expected = {
+        name.removeprefix("model."): value
+        for name, value in tensors.items()
+        if name.startswith("model.encoder.") and "embed_positions" not in name
+    }
+    assert as_bytes(written) == as_bytes(expected)
+    save(path, {f"{prefix}{name}": value for name, value in written.items()})
+    again = read_file(path)
+    assert again.config == SMALL_WHISPER
+    assert as_bytes(again.params) == as_bytes(params)
+
+
+def test_whisper_without_config_has_the_sizes_of_tiny_en(whisper, tmp_path):
+    _, tensors = whisper
+    path = save_whisper(tmp_path, tensors, {})
+    (tmp_path / "config.json").unlink()
+    message = refusal(lambda: read_file(path))
+    assert "do not fit the encoder of Whisper" in message
+    assert "encoder.conv1.bias has shape [16], which does not fit parameter conv1/bias" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d_model": 0}, "d_model must be positive; got 0"),
+        ({"encoder_layers": "2"}, "encoder_layers must be positive; got '2'"),
+        ({"encoder_attention_heads": 3}, "hidden_size 16 must be divisible by num_heads 3"),
+        ({"max_source_positions": 200}, "overlap_frames 200 must lie below max_frames 200"),
+        ({"encoder_layers": 1}, "unexpected tensor encoder.layers.1.fc1.bias"),
+        ({"encoder_layers": 3}, "missing tensor encoder.layers.2.fc1.bias"),
+        ({"num_mel_bins": 80}, "encoder.conv1.weight has shape [16, 6, 3]"),
+    ],
+)
+def test_whisper_config(whisper, tmp_path, change, message):
+    _, tensors = whisper
+    path = save_whisper(tmp_path, tensors, SMALL_WHISPER_JSON | change)
+    assert message in refusal(lambda: read_file(path))
+
+
+def test_whisper_file_is_read_strictly(whisper, tmp_path):
+    """Half precision, a tensor too many and one too few, all named."""
+    _, tensors = whisper
+    name = "model.encoder.conv2.weight"
+    tensors[name] = tensors[name].astype(np.float16)
+    lost = tensors.pop("model.encoder.layers.0.self_attn.k_proj.weight")
+    tensors["model.encoder.layers.0.self_attn.k_proj.bias"] = lost[0]
+    path = save_whisper(tmp_path, tensors, SMALL_WHISPER_JSON)
+    message = refusal(lambda: read_file(path))
+    assert "encoder.conv2.weight is float16, not float32" in message
+    assert "missing tensor encoder.layers.0.self_attn.k_proj.weight" in message
+    assert "unexpected tensor encoder.layers.0.self_attn.k_proj.bias" in message

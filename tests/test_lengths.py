@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import math
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -166,5 +170,116 @@ def test_integers_arrays_and_traced_arrays_agree(cfg: config.DualCodecConfig) ->
         expected = [formula(int(value), cfg) for value in values]
         assert formula(values, cfg).tolist() == expected
         traced = jax.jit(lambda x, formula=formula: formula(x, cfg))(jnp.asarray(values))
+        assert traced.dtype == jnp.int32
+        assert traced.tolist() == expected
+
+
+# -- Whisper ---------------------------------------------------------------------------------
+
+
+def whisper(sample_rate: int, factor: int, rates: tuple[int, ...]) -> config.DualCodecConfig:
+    """A model that reads Whisper's features; ``rates`` multiply to ``factor`` frames of 20 ms."""
+    assert math.prod(rates) * 50 == sample_rate * factor
+    return dataclasses.replace(
+        config.DEMO,
+        sample_rate=sample_rate,
+        encoder_dim=2,
+        decoder_dim=64,
+        semantic_dim=2 * 2 ** len(rates),
+        encoder_rates=rates,
+        decoder_rates=rates,
+        semantic_downsample_factor=factor,
+    )
+
+
+WHISPER = {
+    "demo": config.DEMO,
+    "50hz": whisper(24000, 1, (4, 5, 6, 4)),
+    "12hz": whisper(24000, 4, HZ12.decoder_rates),
+    "10hz": whisper(24000, 5, (5, 5, 6, 16)),
+    "16khz": whisper(16000, 2, (4, 5, 4, 8)),
+    "48khz": whisper(48000, 2, (4, 5, 6, 16)),
+}
+WHISPERS = pytest.mark.parametrize("cfg", WHISPER.values(), ids=WHISPER.keys())
+BRUTE = 8000
+
+
+@functools.cache
+def brute_force(cfg: config.DualCodecConfig) -> np.ndarray:
+    """Code frames of every length up to ``BRUTE`` samples, one thing after the other."""
+    frames = []
+    for n in range(BRUTE):
+        num_16k = math.ceil(Fraction(n * 16000, cfg.sample_rate))
+        spectral = len(range(160, num_16k + 1, 160))  # ends of whole hops
+        semantic = len(range(0, spectral, 2))  # where the strided convolution stands
+        frames.append(
+            len(range(cfg.semantic_downsample_factor, semantic + 1, cfg.semantic_downsample_factor))
+        )
+        assert lengths.whisper_frames(num_16k) == spectral
+        assert lengths.semantic_frames(n, cfg) == semantic
+    return np.array(frames)
+
+
+@WHISPERS
+def test_whisper_frames_by_counting(cfg: config.DualCodecConfig) -> None:
+    expected = brute_force(cfg)
+    for formula in (lengths.pooled_frames, lengths.code_length):
+        np.testing.assert_array_equal(formula(np.arange(BRUTE), cfg), expected)
+
+
+@WHISPERS
+def test_whisper_loses_at_most_a_part_of_a_hop(cfg: config.DualCodecConfig) -> None:
+    """T ≤ A ≤ T + 1; of whole hops nothing is lost."""
+    n = np.arange(400_000)
+    codes, waveform = lengths.code_length(n, cfg), lengths.acoustic_frames(n, cfg)
+    assert set(np.unique(waveform - codes)) == {0, 1}
+    whole = n % cfg.hop_length == 0
+    np.testing.assert_array_equal(codes[whole], waveform[whole])
+    np.testing.assert_array_equal(codes[whole], n[whole] // cfg.hop_length)
+    # What lacks up to 10 ms of a whole hop has its frame.
+    missing, late = -n % cfg.hop_length, cfg.sample_rate // 100
+    assert (codes == waveform)[missing <= late].all()
+    assert (codes < waveform)[missing > late + 2].all()
+
+
+@given(samples, st.sampled_from(list(WHISPER.values())))
+def test_whisper_lengths_of_long_audio(n: int, cfg: config.DualCodecConfig) -> None:
+    assert lengths.acoustic_frames(n, cfg) - lengths.code_length(n, cfg) in (0, 1)
+    whole = n // cfg.hop_length * cfg.hop_length
+    assert lengths.code_length(whole, cfg) == lengths.acoustic_frames(whole, cfg)
+
+
+@WHISPERS
+def test_whisper_samples_for_codes_by_searching(cfg: config.DualCodecConfig) -> None:
+    frames = brute_force(cfg)
+    assert lengths.min_samples(cfg) == np.argmax(frames >= 1)
+    for count in range(1, frames.max() + 1):
+        assert lengths.samples_for_codes(count, cfg) == np.argmax(frames >= count)
+
+
+@WHISPERS
+def test_whisper_samples_to_cover(cfg: config.DualCodecConfig) -> None:
+    """The least padding after which as many samples are decoded as went in."""
+    frames = brute_force(cfg)
+    decoded = np.where(frames > 0, lengths.decoded_samples(frames, cfg), 0)
+    for n in range(1, BRUTE - 2 * cfg.hop_length):
+        enough = np.flatnonzero((np.arange(BRUTE) >= n) & (decoded >= n))
+        assert lengths.samples_to_cover(n, cfg) == enough[0]
+
+
+def test_whisper_demo_decodes_whole_hops_but_four_samples() -> None:
+    """As of the released models, the odd strides cost four samples."""
+    assert lengths.decoded_samples(25, config.DEMO) == 24000 - 4
+    assert lengths.samples_to_cover(24000 - 4, config.DEMO) == 24000 - 4
+    assert lengths.code_length(24000 - 4, config.DEMO) == 25
+
+
+@WHISPERS
+def test_whisper_integers_arrays_and_traced_arrays_agree(cfg: config.DualCodecConfig) -> None:
+    n = np.array([0, 1, 159, 160, 239, 240, 241, 24000, 48001, 14_400_000], np.int32)
+    for formula in (lengths.semantic_frames, lengths.pooled_frames, lengths.code_length):
+        expected = [formula(int(value), cfg) for value in n]
+        assert formula(n, cfg).tolist() == expected
+        traced = jax.jit(lambda x, formula=formula: formula(x, cfg))(jnp.asarray(n))
         assert traced.dtype == jnp.int32
         assert traced.tolist() == expected

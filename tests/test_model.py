@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ import jax
 import numpy as np
 import pytest
 
-from dualcodec_jax.config import PRESETS, TINY_W2V_BERT
+from dualcodec_jax.config import PRESETS, TINY_W2V_BERT, WhisperConfig
 from dualcodec_jax.convert.engine import flatten
-from dualcodec_jax.convert.files import GENERATOR_FILES, codec_shapes
+from dualcodec_jax.convert.files import GENERATOR_FILES, codec_shapes, export_torch
 from dualcodec_jax.errors import ConfigError, HubError, InputError, WeightsError
 from dualcodec_jax.model import (
     DualCodecModel,
     get_model,
     load_semantic,
+    load_semantic_model,
     random_model,
     random_semantic,
 )
@@ -168,3 +170,91 @@ def test_w2v_bert_that_does_not_fit(tmp_path):
     save_weights(damaged, tmp_path / "w2v_bert", overwrite=True)
     with pytest.raises(WeightsError, match="missing parameter layer_1/ffn1/output_dense/bias"):
         load_semantic(tmp_path, tmp_path)
+
+
+# -- Whisper ---------------------------------------------------------------------------------
+
+SMALL_WHISPER = WhisperConfig(
+    num_mels=6, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=12, max_frames=300
+)
+
+
+def save_whisper(folder: Path, size: int = SMALL_WHISPER.hidden_size) -> Weights:
+    """Checkpoints of a small Whisper and its statistics, the latter of some size."""
+    params, _ = random_semantic(SMALL_WHISPER)
+    weights = Weights("whisper", "small", SMALL_WHISPER, params)
+    statistics = {"mean": np.zeros(size, np.float32), "var": np.ones(size, np.float32)}
+    save_weights(weights, folder / "whisper")
+    save_weights(Weights("statistics", "statistics", None, statistics), folder / "statistics")
+    return weights
+
+
+@pytest.mark.parametrize("location", [None, "bundled"])
+def test_whisper_ships_with_the_package(location):
+    """Whatever the variables say, which name weights of the released models."""
+    config, params, statistics = load_semantic(location, location, "whisper")
+    assert config == WhisperConfig()
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 8_208_384 - 1500 * 384
+    for leaf in jax.tree.leaves((params, statistics)):
+        assert leaf.dtype == np.float32
+        assert np.isfinite(leaf).all()
+    assert statistics["mean"].shape == statistics["var"].shape == (384,)
+    # As trained, not as initialised, and statistics of something that was measured.
+    assert np.std(params["layer_norm"]["scale"]) > 0.1
+    assert np.std(statistics["mean"]) > 0.1
+    assert (statistics["var"] > 0).all()
+
+
+def test_load_another_whisper(tmp_path):
+    weights = save_whisper(tmp_path)
+    for where in (tmp_path, tmp_path / "whisper"):
+        config, params, statistics = load_semantic(tmp_path, where, "whisper")
+        assert config == SMALL_WHISPER
+        assert as_bytes(params) == as_bytes(weights.params)
+        assert statistics["mean"].shape == (16,)
+
+
+def test_load_whisper_of_transformers(tmp_path):
+    """A file is converted and kept, as w2v-BERT is."""
+    weights = save_whisper(tmp_path / "checkpoints")
+    export_torch(weights, tmp_path / "hf" / "model.safetensors")
+    sizes = {
+        "num_mel_bins": 6,
+        "d_model": 16,
+        "encoder_layers": 1,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 12,
+        "max_source_positions": 300,
+    }
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(sizes))
+    for _ in range(2):
+        read = load_semantic_model(tmp_path / "hf", "whisper")
+        assert read.config == SMALL_WHISPER
+        assert as_bytes(read.params) == as_bytes(weights.params)
+    assert len(list((tmp_path / "cache" / "weights").iterdir())) == 1
+
+
+def test_load_whisper_refuses(tmp_path):
+    with pytest.raises(HubError, match=r"has no whisper or model\.bin or model\.safetensors"):
+        load_semantic(tmp_path, tmp_path, "whisper")
+    save_whisper(tmp_path, size=5)
+    with pytest.raises(WeightsError, match=r"mean is float32 \[5\], not float32 \[16\]"):
+        load_semantic(tmp_path, tmp_path, "whisper")
+    with pytest.raises(WeightsError, match="holds statistics weights, not whisper"):
+        load_semantic(tmp_path, tmp_path / "statistics", "whisper")
+    with pytest.raises(WeightsError, match="holds whisper weights, not w2v_bert"):
+        load_semantic(tmp_path, tmp_path / "whisper")
+    # The statistics that ship are of another width.
+    with pytest.raises(WeightsError, match=r"mean is float32 \[384\], not float32 \[16\]"):
+        load_semantic(None, tmp_path, "whisper")
+
+
+def test_whisper_that_does_not_fit(tmp_path):
+    weights = save_whisper(tmp_path)
+    weights.params["layer_0"]["self_attn"]["key"]["bias"] = np.zeros(16, np.float32)
+    weights.params["layer_0"].pop("fc1")
+    save_weights(weights, tmp_path / "whisper", overwrite=True)
+    with pytest.raises(WeightsError, match="the semantic model whisper") as caught:
+        load_semantic_model(tmp_path, "whisper")
+    assert "missing parameter layer_0/fc1/kernel" in str(caught.value)
+    assert "unexpected parameter layer_0/self_attn/key/bias" in str(caught.value)

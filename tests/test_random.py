@@ -18,6 +18,7 @@ from dualcodec_jax.model import random_model, random_semantic
 from dualcodec_jax.nn.codec import DualCodec
 from dualcodec_jax.nn.random import random_params
 from dualcodec_jax.nn.w2v_bert import W2vBert
+from dualcodec_jax.nn.whisper import WhisperEncoder
 
 # Every kind of layer once or twice, as compiling JAX's generators takes long.
 CODEC = dataclasses.replace(
@@ -29,6 +30,9 @@ CODEC = dataclasses.replace(
     convnext_layers=1,
 )
 SEMANTIC = dataclasses.replace(config.TINY_W2V_BERT, num_layers=1)
+WHISPER = config.WhisperConfig(
+    num_mels=20, hidden_size=64, num_layers=1, num_heads=4, intermediate_size=96
+)
 # Standard errors that two samples may lie apart; some 400 comparisons are made.
 SIGMAS = 5
 
@@ -38,7 +42,7 @@ def initial(module: Any, *args: Any) -> dict[Path, np.ndarray]:
     return flatten(jax.tree.map(np.asarray, jax.jit(module.init)(key, *args)["params"]))
 
 
-@pytest.fixture(scope="module", params=["codec", "semantic"])
+@pytest.fixture(scope="module", params=["codec", "semantic", "whisper"])
 def both(request: pytest.FixtureRequest) -> tuple[dict[Path, Any], dict[Path, Any]]:
     """Leaves of the module's initial values and of the fast ones."""
     if request.param == "codec":
@@ -46,6 +50,9 @@ def both(request: pytest.FixtureRequest) -> tuple[dict[Path, Any], dict[Path, An
         features = jnp.zeros((1, 2, CODEC.semantic_dim))
         slow = initial(DualCodec(CODEC), audio, features)
         return slow, flatten(random_params(codec_shapes(CODEC), seed=1))
+    if request.param == "whisper":
+        slow = initial(WhisperEncoder(WHISPER), jnp.zeros((1, 4, 20)), jnp.array([4]))
+        return slow, flatten(random_params(semantic_shapes(WHISPER), seed=1))
     slow = initial(W2vBert(SEMANTIC), jnp.zeros((1, 2, SEMANTIC.input_dim)), jnp.ones((1, 2), bool))
     return slow, flatten(random_params(semantic_shapes(SEMANTIC), seed=1))
 
@@ -59,6 +66,7 @@ def test_the_small_models_have_every_kind_of_parameter() -> None:
     released = config.PRESETS["12hz_v1"]
     assert kinds(codec_shapes(CODEC)) == kinds(codec_shapes(released.codec))
     assert kinds(semantic_shapes(SEMANTIC)) == kinds(semantic_shapes(released.semantic))
+    assert kinds(semantic_shapes(WHISPER)) == kinds(semantic_shapes(config.WhisperConfig()))
 
 
 def test_same_tree(both: Any) -> None:
@@ -134,9 +142,10 @@ def test_models_are_reproducible_by_seed() -> None:
 
 
 def test_semantic_models_are_reproducible_by_seed() -> None:
-    first, same, other = (random_semantic(SEMANTIC, seed)[0] for seed in (7, 7, 8))
-    assert leaves_of(first) == leaves_of(same)
-    assert leaves_of(first) != leaves_of(other)
+    for sizes in (SEMANTIC, WHISPER):
+        first, same, other = (random_semantic(sizes, seed)[0] for seed in (7, 7, 8))
+        assert leaves_of(first) == leaves_of(same)
+        assert leaves_of(first) != leaves_of(other)
 
 
 def test_random_statistics_change_nothing() -> None:

@@ -123,9 +123,7 @@ def test_training_uses_more_of_the_codebooks(speech: np.ndarray) -> None:
     assert int(state.bad_steps) == 0
     assert "discriminator" not in terms
     assert usage[-1] > 32
-    assert jax.tree.all(
-        jax.tree.map(np.array_equal, before.discriminator, state.discriminator)
-    )
+    assert jax.tree.all(jax.tree.map(np.array_equal, before.discriminator, state.discriminator))
 
 
 @pytest.mark.parametrize("values", [{"rate": 1.0}, {"restart": -0.1}])

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("hydra")
 
-from dualcodec_jax.config import PRESETS
+from dualcodec_jax.config import PRESETS, WhisperConfig
 from dualcodec_jax.errors import ConfigError
 from dualcodec_jax.train.config import LossConfig
 from dualcodec_jax.train.options import compose
@@ -158,3 +158,81 @@ def test_the_script_fails_in_one_line() -> None:
     assert result.stderr.startswith("error: ")
     assert "trainer.batch_size" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+# -- the semantic model ----------------------------------------------------------------------
+
+WHISPER = ["model=demo", "semantic=whisper_tiny"]
+
+
+def test_the_default_semantic_model_is_w2v_bert() -> None:
+    run = compose("dualcodec_train", DATA)
+    explicit = compose("dualcodec_train", [*DATA, "semantic=w2v_bert_2"])
+    assert run.objective.model.codec.semantic_model == "w2v_bert"
+    assert explicit == run
+
+
+def test_whisper_is_found_in_the_package() -> None:
+    run = compose("dualcodec_train", [*DATA, *WHISPER])
+    assert run.objective.model == PRESETS["demo"]
+    assert run.semantic.w2v_path == run.semantic.statistics == "bundled"
+
+
+def test_the_demos_configuration() -> None:
+    run = compose("demo", ["data.locations=corpus", "data.evaluation.locations=valid"])
+    assert run.objective.model == PRESETS["demo"]
+    assert run.semantic.w2v_path == "bundled"
+    assert run.data.kind == "tfds"
+    assert run.features == "cache"
+
+
+def test_the_codec_does_not_name_the_kind_twice() -> None:
+    with pytest.raises(ConfigError, match=r"model\.model\.semantic_model"):
+        compose("dualcodec_train", [*DATA, *WHISPER, "+model.model.semantic_model=whisper"])
+
+
+def test_sizes_of_another_whisper() -> None:
+    changes = {
+        "model.model.encoder_dim": 16,
+        "model.model.semantic_dim": 512,
+        "+model.semantic.hidden_size": 512,
+        "+model.semantic.num_layers": 6,
+        "+model.semantic.num_heads": 8,
+        "+model.semantic.intermediate_size": 2048,
+        "+model.semantic.overlap_frames": 100,
+    }
+    overrides = [f"{name}={value}" for name, value in changes.items()]
+    model = compose("dualcodec_train", [*DATA, *WHISPER, *overrides]).objective.model
+    assert model.semantic == WhisperConfig(
+        hidden_size=512, num_layers=6, num_heads=8, intermediate_size=2048, overlap_frames=100
+    )
+    assert model.codec.semantic_dim == 512
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+model.semantic.input_dim=160"], "model.semantic.input_dim: not a size of .*whisper"),
+        (["model.semantic.kind=hubert"], "whisper"),
+        (["model.semantic.kind=w2v_bert"], "semantic_dim 384 must equal .*hidden_size 1024"),
+        (["+model.semantic.hidden_size=512"], "semantic_dim 384 must equal .*hidden_size 512"),
+        (["+model.semantic.num_heads=7"], "must be divisible by num_heads 7"),
+        (["+model.semantic.max_frames=100"], "overlap_frames 200 must lie below max_frames 100"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_kind(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose("dualcodec_train", [*DATA, *WHISPER, *overrides])
+
+
+def test_sizes_of_whisper_do_not_fit_w2v_bert() -> None:
+    with pytest.raises(ConfigError, match="num_mels: not a size of .*w2v_bert"):
+        compose("dualcodec_train", [*DATA, "+model.semantic.num_mels=80"])
+
+
+def test_runs_with_whisper_are_saved_and_read_again() -> None:
+    run = compose("dualcodec_train", [*DATA, *WHISPER])
+    values = json.loads(json.dumps(to_dict(run)))
+    again = from_dict(values)
+    assert again == run
+    assert isinstance(again.objective.model.semantic, WhisperConfig)

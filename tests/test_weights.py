@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dualcodec_jax import weights as module
-from dualcodec_jax.config import PRESETS, DiscriminatorConfig, W2vBertConfig
+from dualcodec_jax.config import PRESETS, DiscriminatorConfig, W2vBertConfig, WhisperConfig
 from dualcodec_jax.convert.engine import flatten
 from dualcodec_jax.convert.files import codec_shapes
 from dualcodec_jax.errors import InputError, WeightsError
@@ -79,12 +79,13 @@ def refusal(folder: Path, kind: Any = "codec") -> str:
 # -- round trip ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["codec", "discriminator", "w2v_bert", "statistics"])
+@pytest.mark.parametrize("kind", ["codec", "discriminator", "w2v_bert", "whisper", "statistics"])
 def test_round_trip_is_exact(tmp_path, kind):
     config = {
         "codec": TINY,
         "discriminator": DiscriminatorConfig(bands=((0.0, 0.5), (0.5, 1.0))),
         "w2v_bert": W2vBertConfig(layer_norm_eps=1e-6),
+        "whisper": WhisperConfig(max_frames=700, overlap_frames=0),
         "statistics": None,
     }[kind]
     odd = np.array([0.0, -0.0, 1e-45, np.inf, -np.nan, 3.4e38], np.float32)
@@ -216,6 +217,12 @@ def test_foreign_config(saved, foreign):
     ("change", "message"),
     [
         (lambda meta: meta.update(format_version=1), "format version 1, but this release reads 3"),
+        # Before models named the kind whose features they read, and before 8-bit kernels.
+        (lambda meta: meta.update(format_version=2), "format version 2, but this release reads 3"),
+        (
+            lambda meta: meta["config"].update(semantic_model="hubert"),
+            "semantic_model must be one of w2v_bert, whisper; got 'hubert'",
+        ),
         (lambda meta: meta.pop("format_version"), "format version None"),
         (lambda meta: meta.update(kind="codek"), "unknown kind of weights 'codek'"),
         (lambda meta: meta.update(kind=["codec"]), "unknown kind of weights"),

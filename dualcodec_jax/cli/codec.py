@@ -15,6 +15,7 @@ from dualcodec_jax.cli.common import (
     PrecisionOption,
     W2vOption,
     WeightsOption,
+    chosen_model,
     console,
     load_inference,
     plan_outputs,
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
     from dualcodec_jax.container import CodeFile
     from dualcodec_jax.inference import Inference
 
-ModelOption = Annotated[str, typer.Option("--model", help="12hz_v1 or 25hz_v1.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="12hz_v1, 25hz_v1 or demo. Default: 12hz_v1 if its weights are configured, else demo.",
+        show_default=False,
+    ),
+]
 CountOption = Annotated[
     int | None,
     typer.Option(
@@ -60,7 +68,7 @@ def encode(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for code files.")] = Path(
         "codes"
     ),
-    model: ModelOption = "12hz_v1",
+    model: ModelOption = None,
     n_quantizers: CountOption = None,
     weights: WeightsOption = None,
     w2v: W2vOption = None,
@@ -75,7 +83,7 @@ def encode(
 
     _check_count(n_quantizers)
     plan = plan_outputs(find_audio_files(files), output, ".dualcodec", overwrite)
-    inference = load_inference(model, weights, w2v, precision.value)
+    inference = load_inference(chosen_model(model, weights), weights, w2v, precision.value)
 
     def work(path: Path, target: Path) -> None:
         samples = load_file(path, inference.config.codec.sample_rate, max_seconds)
@@ -135,7 +143,7 @@ def reconstruct(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for audio files.")] = Path(
         "reconstructed"
     ),
-    model: ModelOption = "12hz_v1",
+    model: ModelOption = None,
     n_quantizers: CountOption = None,
     weights: WeightsOption = None,
     w2v: W2vOption = None,
@@ -150,7 +158,7 @@ def reconstruct(
 
     _check_count(n_quantizers)
     plan = plan_outputs(find_audio_files(files), output, ".wav", overwrite)
-    inference = load_inference(model, weights, w2v, precision.value)
+    inference = load_inference(chosen_model(model, weights), weights, w2v, precision.value)
 
     def work(path: Path, target: Path) -> None:
         samples = load_file(path, inference.config.codec.sample_rate, max_seconds)

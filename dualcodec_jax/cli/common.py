@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from dualcodec_jax.errors import DualCodecError, HubError, InputError, WeightsError
+from dualcodec_jax.hub import BUNDLED_MODEL, CODEC_VARIABLE
 
 if TYPE_CHECKING:
     from dualcodec_jax.inference import Inference
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 console = Console(stderr=True, soft_wrap=True)
 
 FAILED, USAGE = 1, 2
+RELEASED = "12hz_v1"
 RANDOM = "random"
 """Value of ``--weights`` that asks for random parameters of the model's shapes."""
 
@@ -97,6 +99,19 @@ def show_error(error: Exception, name: str | Path | None = None) -> None:
 def show_note(text: str) -> None:
     """Print something the user should know that is not an error."""
     console.print(f"note: {text}", style="yellow", markup=False, highlight=False)
+
+
+def chosen_model(model_id: str | None, weights: str | None) -> str:
+    """``--model``; without it the released model if its weights are configured, else the demo."""
+    if model_id is not None:
+        return model_id
+    if weights or os.environ.get(CODEC_VARIABLE):
+        return RELEASED
+    show_note(
+        f"no released weights are configured, so this is the small {BUNDLED_MODEL} model that "
+        f"ships with the package, not the DualCodec release; --model {RELEASED} downloads that"
+    )
+    return BUNDLED_MODEL
 
 
 def load_inference(

@@ -15,7 +15,9 @@ from dualcodec_jax.cli.codec import decode, encode, reconstruct
 from dualcodec_jax.cli.convert import convert
 from dualcodec_jax.cli.data import app as data_app
 from dualcodec_jax.cli.demo import demo
+from dualcodec_jax.cli.evaluate import evaluate
 from dualcodec_jax.cli.info import info
+from dualcodec_jax.cli.mushra import mushra
 from dualcodec_jax.cli.train import export, train_report
 
 app = typer.Typer(
@@ -25,7 +27,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-for command in (encode, decode, reconstruct, convert, info, demo, train_report, export):
+for command in (
+    encode,
+    decode,
+    reconstruct,
+    convert,
+    info,
+    demo,
+    train_report,
+    export,
+    evaluate,
+    mushra,
+):
     app.command()(command)
 app.add_typer(data_app, name="data")
 

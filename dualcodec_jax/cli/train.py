@@ -63,8 +63,6 @@ def export(
     """Write a training checkpoint as weights: for inference, for finetuning, for PyTorch."""
     from dualcodec_jax.train.export import export_run
 
-    written = export_run(
-        run, output, step=step, torch=torch, quantized=int8, overwrite=overwrite
-    )
+    written = export_run(run, output, step=step, torch=torch, quantized=int8, overwrite=overwrite)
     for path in written.values():
         console.print(f"written: {path}", markup=False, highlight=False)

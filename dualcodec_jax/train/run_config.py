@@ -334,7 +334,7 @@ def _field_problems(cls: type, values: Any, prefix: str) -> typing.Iterator[str]
     known = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
     yield from (f"unknown field {prefix}{name}" for name in values if name not in known)
     for name, hint in known.items():
-        inner = _dataclass_in(hint)
+        inner = _dataclass_in(hint, values.get(name))
         if name not in values:
             yield f"missing field {prefix}{name}"
         elif inner is not None and not (values[name] is None and type(None) in _options(hint)):
@@ -351,12 +351,12 @@ def _build(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
 
 def _convert(value: Any, hint: Any, name: str) -> Any:
     """``value``, of JSON's types, as what a field's annotation says."""
+    if isinstance(value, Mapping) and (chosen := _dataclass_in(hint, value)) is not None:
+        return _build(chosen, value, f"{name}.")
     for option in _options(hint):
         inner = typing.get_origin(option)
         if option is type(None) and value is None:
             return None
-        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
-            return _build(typing.cast(type, option), value, f"{name}.")
         if inner is tuple and isinstance(value, list | tuple):
             return _tuple(value, typing.get_args(option), name)
         if inner is Literal and value in typing.get_args(option):
@@ -384,6 +384,13 @@ def _options(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if is_union else (hint,)
 
 
-def _dataclass_in(hint: Any) -> type | None:
-    classes = (option for option in _options(hint) if isinstance(option, type))
-    return next((option for option in classes if dataclasses.is_dataclass(option)), None)
+def _dataclass_in(hint: Any, values: Any) -> type | None:
+    """The dataclass of an annotation; of several, that whose fields are nearest to ``values``."""
+    classes = [option for option in _options(hint) if isinstance(option, type)]
+    found = [option for option in classes if dataclasses.is_dataclass(option)]
+    names = set(values) if isinstance(values, Mapping) else set()
+
+    def distance(cls: type) -> int:
+        return len(names ^ {field.name for field in dataclasses.fields(cls)})
+
+    return min(found, key=distance, default=None)

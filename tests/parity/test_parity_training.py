@@ -233,8 +233,8 @@ def norm_error(actual: np.ndarray, expected: np.ndarray) -> float:
 def our_step(config: ObjectiveConfig, state: TrainState, batch: Any, bypass: bool) -> Any:
     """The next state, the terms, and the codes that the step saw."""
     active = train._draw_active(config, state.step, BATCH)
-    _, codes = reconstruct(config, state.generator, **batch, active=active, bypass=bypass)
-    return *train.train_step(config, state, {}, batch, bypass=bypass), codes
+    _, found = reconstruct(config, state.generator, **batch, active=active, bypass=bypass)
+    return *train.train_step(config, state, {}, batch, bypass=bypass), found.codes
 
 
 def moments(optimizer: Any) -> Any:
@@ -425,11 +425,11 @@ def test_every_term_at_full_size(
 
     @jax.jit
     def terms_of(params: Any, before: Any, updated: Any) -> Any:
-        output, codes = reconstruct(config, params, audio, features, active, bypass=bypass)
+        output, found = reconstruct(config, params, audio, features, active, bypass=bypass)
         judged = discriminator_objective(config, before, audio, output.audio)
         # The generator's losses see upstream's discriminator as it is after its step.
         total, terms = generator_objective(config, updated, output, audio, features, bypass=bypass)
-        return {**terms, "total": total, "discriminator": judged}, codes
+        return {**terms, "total": total, "discriminator": judged}, found.codes
 
     updated = discriminator_params(config, discriminator)
     terms, codes = terms_of(generator.params, before, updated)

@@ -1,0 +1,1 @@
+"""Evaluation of codecs: metrics, other codecs, data sets, tables, listening tests."""

@@ -1,0 +1,255 @@
+"""DualCodec itself: released weights, the demo, any checkpoint, any training run."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dualcodec_jax import __version__, hub
+from dualcodec_jax.config import PRESETS, DualCodecConfig
+from dualcodec_jax.convert.engine import Params, flatten
+from dualcodec_jax.convert.files import GENERATOR_FILES, codec_shapes
+from dualcodec_jax.errors import HubError, InputError
+from dualcodec_jax.evaluation.codecs.base import CodecAbsent, CodecInfo, Coded, Samples, coded_bits
+from dualcodec_jax.inference import Inference
+from dualcodec_jax.model import (
+    STATISTICS_NAMES,
+    DualCodecModel,
+    get_model,
+    random_model,
+    random_semantic,
+)
+from dualcodec_jax.weights import CONFIG_FILE, check_tree, is_checkpoint, load_weights
+
+DEFAULT_MODEL = "12hz_v1"
+RANDOM_PREFIX = "random-"
+"""``dualcodec:random-12hz_v1`` has random weights, for trying out an evaluation."""
+RUN_FOLDER = "checkpoints"  # of dualcodec_jax.train.export, which needs Orbax
+
+
+class DualCodec:
+    """A DualCodec in float32; the end is padded so that nothing of a clip is lost.
+
+    Args:
+        inference: encoder and decoder.
+        name: for tables.
+        n_quantizers: codes per frame; None: all.
+        version: of the weights.
+        trained: False for random weights.
+    """
+
+    def __init__(
+        self,
+        inference: Inference,
+        *,
+        name: str,
+        n_quantizers: int | None = None,
+        version: str,
+        trained: bool = True,
+    ) -> None:
+        codec = inference.config.codec
+        count = codec.n_quantizers if n_quantizers is None else n_quantizers
+        if not 1 <= count <= codec.n_quantizers:
+            raise InputError(f"{name}: has 1 to {codec.n_quantizers} quantizers, not {count}")
+        self._inference, self._count = inference, count
+        whole, encoding, decoding = _sizes(inference.params, codec, count)
+        self.info = CodecInfo(
+            name=f"{name}@{count}",
+            sample_rate=codec.sample_rate,
+            version=version,
+            parameters=whole,
+            encode_parameters=encoding,
+            decode_parameters=decoding,
+            bitrate=codec.bitrate(count),
+            tokens_per_second=codec.frame_rate * count,
+            n_quantizers=count,
+            codebook_sizes=codec.codebook_sizes[:count],
+            trained=trained,
+        )
+
+    def encode(self, samples: Samples) -> Coded:
+        """Codes of ``samples [N]``.
+
+        Raises:
+            InputError: the clip is too short or too long.
+            AudioError: it is not finite.
+        """
+        rows = self._inference.encode(samples.reshape(1, 1, -1), self._count, pad_end=True)
+        codes = np.concatenate([np.asarray(row)[0] for row in rows if row is not None])
+        sizes = self._inference.config.codec.codebook_sizes
+        return Coded(codes, coded_bits(codes, sizes), codes)
+
+    def decode(self, coded: Coded, num_samples: int) -> Samples:
+        """Audio of the codes."""
+        codes = coded.payload[None]
+        acoustic = codes[:, 1:] if codes.shape[1] > 1 else None
+        audio = self._inference.decode(codes[:, :1], acoustic, num_samples=num_samples)
+        return np.asarray(audio)[0, 0]
+
+
+def _sizes(params: Params, config: DualCodecConfig, n_quantizers: int) -> tuple[int, int, int]:
+    """Parameters of the codec, of what encodes ``n_quantizers`` codes, and of what decodes them.
+
+    Folded, that is without the gains of the weight norm.
+    """
+    codec = params["codec"]
+    parts = {name: _size(part) for name, part in codec.items() if name != "dac"}
+    parts |= {name: _size(part) for name, part in codec["dac"].items()}
+    whole = sum(parts.values())
+    if not config.is_dual:
+        shared = parts["quantizer"]
+        return whole, parts["encoder"] + shared, parts["decoder"] + shared
+    shared = parts["semantic_vq"] + parts["convnext_decoder"]
+    acoustic = parts["quantizer"] if n_quantizers > 1 else 0
+    encoding = _size(params.get("semantic", {})) + parts["convnext_encoder"]
+    if n_quantizers > 1:
+        encoding += shared + acoustic + parts["encoder"]
+    else:
+        encoding += parts["semantic_vq"]
+    return whole, encoding, shared + acoustic + parts["decoder"]
+
+
+def _size(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def open_dualcodec(argument: str | None, n_quantizers: int | None) -> DualCodec:
+    """``dualcodec:MODEL@N``; see :func:`~.registry.open_codec`.
+
+    The argument is a model id; PLACE/MODEL with released files or checkpoints at PLACE, a folder
+    or ``hf://owner/name``; a checkpoint folder; the folder of a training run; or ``random-MODEL``.
+    What was loaded last is kept, so that another number of quantizers costs nothing.
+    """
+    argument = argument or DEFAULT_MODEL
+    places = hub.codec_location(), hub.w2v_bert_location()  # what a model id stands for
+    try:
+        inference, version, trained = _load(argument, places)
+    except HubError as error:
+        raise CodecAbsent(f"dualcodec:{argument}: {error}") from error
+    return DualCodec(
+        inference,
+        name=f"dualcodec:{argument}",
+        n_quantizers=n_quantizers,
+        version=version,
+        trained=trained,
+    )
+
+
+def absence_of_dualcodec() -> str | None:
+    """Whether the released weights are on disk; others are used by their folder."""
+    location = hub.codec_location()
+    names = (DEFAULT_MODEL, GENERATOR_FILES[DEFAULT_MODEL])
+    if hub.is_remote(location):
+        import huggingface_hub
+
+        repository, _, revision = location.removeprefix("hf://").partition("@")
+        revision = revision or hub.PINNED_REVISIONS.get(repository, "main")
+        cached = huggingface_hub.try_to_load_from_cache(repository, names[-1], revision=revision)
+        if isinstance(cached, str):
+            return None
+    elif any((hub.local_path(location) / name).exists() for name in names):
+        return None
+    return (
+        f"released weights are not on disk (docs/weights.md): set {hub.CODEC_VARIABLE} and "
+        f"{hub.W2V_BERT_VARIABLE}, or name a folder: dualcodec:FOLDER"
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _load(argument: str, _: tuple[str, str]) -> tuple[Inference, str, bool]:
+    """Inference, version, and whether it was trained. The second argument is part of the key."""
+    inference, trained = _inference(argument)
+    version = f"dualcodec_jax {__version__}, float32, weights {fingerprint(inference.params)}"
+    return inference, version, trained
+
+
+def _inference(argument: str) -> tuple[Inference, bool]:
+    if argument.startswith(RANDOM_PREFIX):
+        model = random_model(argument.removeprefix(RANDOM_PREFIX))
+        semantic = PRESETS[model.model_id].semantic
+        return Inference(model, semantic=(semantic, *random_semantic(semantic))), False
+    path = hub.local_path(argument)
+    if (path / RUN_FOLDER).is_dir():
+        return _run_inference(path)
+    if is_checkpoint(path):
+        return _checkpoint_inference(path), True
+    place, _, name = argument.rpartition("/")
+    if place and name in PRESETS:
+        return Inference(get_model(name, place), _statistics_place(place)), True
+    if path.is_dir():
+        return _folder_inference(path), True
+    if os.sep in argument:
+        raise HubError(
+            f"{path} is no folder; give a model id, a checkpoint, a folder of released files, or "
+            "that of a training run"
+        )
+    return Inference(get_model(argument)), True
+
+
+def _folder_inference(folder: Path) -> Inference:
+    """The one model of a folder of released or exported weights."""
+    names = [name for name, file in GENERATOR_FILES.items() if (folder / file).is_file()]
+    folders = [path for path in sorted(folder.iterdir()) if _is_codec(path)]
+    # An export holds its generator twice: under the model's id and as "generator".
+    folders = [path for path in folders if path.name != "generator"] or folders
+    found = sorted({*names, *(path.name for path in folders)})
+    if len(found) != 1:
+        problem = f"holds {', '.join(found)}; name one" if found else "holds no DualCodec weights"
+        raise HubError(f"{folder} {problem}: dualcodec:{folder}/MODEL")
+    if folders:
+        return _checkpoint_inference(folders[0])
+    return Inference(get_model(found[0], folder), _statistics_place(folder))
+
+
+def _is_codec(path: Path) -> bool:
+    if not is_checkpoint(path):
+        return False
+    return json.loads((path / CONFIG_FILE).read_text("utf-8")).get("kind") == "codec"
+
+
+def _checkpoint_inference(folder: Path) -> Inference:
+    weights = load_weights(folder, "codec")
+    check_tree(weights.params, codec_shapes(weights.config), what=f"the generator in {folder}")
+    model = DualCodecModel(weights.model_id, weights.config, weights.params, weights.source)
+    return Inference(model, _statistics_place(folder) or _statistics_place(folder.parent))
+
+
+def _statistics_place(place: str | Path) -> str | None:
+    """The place, if it has statistics; None: wherever the model's are by default."""
+    if hub.is_remote(place):
+        return str(place)
+    path = hub.local_path(place)
+    return str(path) if any((path / name).exists() for name in STATISTICS_NAMES) else None
+
+
+def _run_inference(folder: Path) -> tuple[Inference, bool]:
+    """The newest checkpoint of a training run, with the semantic model that it was trained on."""
+    from dualcodec_jax.train.export import load_run
+    from dualcodec_jax.train.initial import load_frozen
+
+    run, state = load_run(folder)
+    model = run.objective.model
+    semantic = None
+    if model.codec.is_dual:
+        frozen = load_frozen(run.semantic, model.semantic)
+        semantic = (model.semantic, frozen["semantic"], frozen["statistics"])
+    source = {"run": run.name, "step": int(state.step)}
+    generator = DualCodecModel(model.model_id, model.codec, state.generator, source)
+    return Inference(generator, semantic=semantic), not run.semantic.random
+
+
+def fingerprint(params: Params) -> str:
+    """Twelve hexadecimal digits that change when any parameter does."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(flatten(params).items()):
+        array = np.ascontiguousarray(leaf)
+        digest.update(f"{'/'.join(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()[:12]
