@@ -60,7 +60,9 @@ def test_random_model(tiny):
     assert tiny.source == {"random_seed": 0}
     assert as_bytes(random_model("tiny").params) == as_bytes(tiny.params)
     assert as_bytes(random_model("tiny", seed=1).params) != as_bytes(tiny.params)
-    with pytest.raises(ConfigError, match="unknown model id 'big'; known: 12hz_v1, 25hz_v1, tiny"):
+    with pytest.raises(
+        ConfigError, match="unknown model id 'big'; known: 12hz_v1, 25hz_v1, demo, tiny"
+    ):
         random_model("big")
 
 

@@ -215,7 +215,7 @@ def test_sizes_of_another_whisper() -> None:
         (["+model.semantic.input_dim=160"], "model.semantic.input_dim: not a size of .*whisper"),
         (["model.semantic.kind=hubert"], "whisper"),
         (["model.semantic.kind=w2v_bert"], "semantic_dim 384 must equal .*hidden_size 1024"),
-        (["+model.semantic.hidden_size=512"], "semantic_dim 384 must equal .*hidden_size 512"),
+        (["+model.semantic.hidden_size=768"], "semantic_dim 384 must equal .*hidden_size 768"),
         (["+model.semantic.num_heads=7"], "must be divisible by num_heads 7"),
         (["+model.semantic.max_frames=100"], "overlap_frames 200 must lie below max_frames 100"),
     ],
@@ -226,7 +226,7 @@ def test_sizes_that_do_not_fit_the_kind(overrides: list[str], message: str) -> N
 
 
 def test_sizes_of_whisper_do_not_fit_w2v_bert() -> None:
-    with pytest.raises(ConfigError, match="num_mels: not a size of .*w2v_bert"):
+    with pytest.raises(ConfigError, match=r"num_mels: not a size of .*w2v_bert"):
         compose("dualcodec_train", [*DATA, "+model.semantic.num_mels=80"])
 
 
