@@ -29,10 +29,10 @@ ENCODER = 1e-5
 # Absolute, of values in -1.5…2. float32 transforms round to some 1e-7 of a frame's loudest
 # amplitude; the quietest bins that are told apart lie at 1e-4 of it. Transformers' own float32
 # form, which it takes if there is torch, is up to 2e-5 off its float64 form here, ours as well.
-LOG_MEL, LOG_MEL_RMS = 5e-5, 1e-6
-# Six times what is measured, about 1e-5 of the greatest value. Both compute in float32, with
-# other orders of summation; the weights are the same numbers, float16 widened.
-TINY_EN = 6e-5
+LOG_MEL, LOG_MEL_RMS = 5e-5, 2e-6
+# Three times what is measured. Both compute in float32 with the same numbers, float16 widened, but
+# sum in other orders, and the residual stream of tiny.en has channels fifty times the others.
+TINY_EN = 2e-5
 # Of the features' own variation; 3 % are measured.
 EIGHT_BITS = 0.05
 
@@ -231,9 +231,7 @@ def test_tiny_en(report: Any, original: Any, weights: Any, name: str) -> None:
     actual = np.asarray(hidden.states)[0]
     assert actual.shape == expected.shape == (ceil_div(whisper_frames(x.size), 2), 384)
     assert hidden.mask.all()
-    limit = TINY_EN * np.abs(expected).max()
-    difference = np.abs(actual - expected).max()
-    report.value("tiny.en and CTranslate2 (of the greatest)", difference / limit * TINY_EN, TINY_EN)
+    report.error("tiny.en and CTranslate2", actual, expected, TINY_EN)
 
 
 @CLIPS
