@@ -340,7 +340,7 @@ def test_long_and_short_items_in_one_batch(states_of: Any, speech_16k: np.ndarra
 
 
 @pytest.mark.parametrize("overlap", [0, 13])
-def test_other_overlaps(params: Any, speech_16k: np.ndarray, overlap: int) -> None:
+def test_other_overlaps(params: Any, states_of: Any, speech_16k: np.ndarray, overlap: int) -> None:
     """None, and an odd number: each frame comes from one window, and none is left out."""
     config = dataclasses.replace(SMALL, overlap_frames=overlap)
     run = jax.jit(functools.partial(hidden_states, config=config), compiler_options=QUICK)
@@ -353,8 +353,7 @@ def test_other_overlaps(params: Any, speech_16k: np.ndarray, overlap: int) -> No
         part = x[None, index * step * FRAME :][:, :SPAN]
         # Zeros past its end, as alone: the last window may be too short to be mirrored.
         whole = np.pad(part, ((0, 0), (0, SPAN - part.shape[1])))
-        hidden = run(params, audio=whole, lengths=np.array([part.shape[1]]))
-        windows.append(np.asarray(hidden.states)[0])
+        windows.append(states_of(whole, [part.shape[1]]).states[0])
     frames = np.arange(len(states))
     owner = np.clip((frames - overlap // 2) // step, 0, 2)
     expected = np.stack([windows[w][f - w * step] for f, w in zip(frames, owner, strict=True)])
