@@ -175,6 +175,14 @@ class WhisperConfig:
     overlap_frames: int = 200
 
     def __post_init__(self) -> None:
+        for name in ("num_mels", "num_layers", "num_heads", "intermediate_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be positive; got {getattr(self, name)}")
+        if self.hidden_size < 4 or self.hidden_size % 2:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} must be even and at least 4: half of the "
+                "positions are sines, half cosines"
+            )
         if self.hidden_size % self.num_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} must be divisible by num_heads {self.num_heads}"

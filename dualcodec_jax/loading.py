@@ -69,7 +69,8 @@ def _checked(weights: Weights, model_id: str | None, path: Path) -> Weights:
 def _cache_folder(path: Path, kind: Kind, model_id: str | None) -> Path:
     status = path.stat()
     beside = path.parent / "config.json"
-    extra = beside.read_bytes().hex() if kind == "w2v_bert" and beside.is_file() else ""
+    sized = kind in ("w2v_bert", "whisper") and beside.is_file()
+    extra = beside.read_bytes().hex() if sized else ""
     identity = [
         str(path.resolve()),
         status.st_size,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
@@ -24,6 +25,7 @@ from dualcodec_jax.nn.w2v_bert import W2vBert
 from dualcodec_jax.nn.whisper import WhisperEncoder
 
 Params = dict[str, Any]
+Shapes = tuple[jax.ShapeDtypeStruct, ...]
 
 
 @struct.dataclass
@@ -46,14 +48,14 @@ class SemanticModel:
 
     Attributes:
         network: configuration, compute dtype → Linen module.
-        example: configuration → arguments that initialise the module.
+        example: configuration → shapes of arguments that initialise the module.
         hidden: module, its parameters, audio ``[B, N]`` at 16 kHz, lengths ``[B]`` in samples →
             states of ⌈F / 2⌉ frames, F as in :mod:`dualcodec_jax.lengths`. Each item gets what
             it gets alone.
     """
 
     network: Callable[[Any, Any], nn.Module]
-    example: Callable[[Any], tuple[Array, ...]]
+    example: Callable[[Any], Shapes]
     hidden: Callable[[Any, Params, Array, Array], Hidden]
 
 
@@ -78,8 +80,9 @@ def semantic_model(config: SemanticConfig) -> SemanticModel:
     return WHISPER if isinstance(config, WhisperConfig) else W2V_BERT
 
 
-def _w2v_bert_example(config: W2vBertConfig) -> tuple[Array, ...]:
-    return jnp.zeros((1, 2, config.input_dim)), jnp.ones((1, 2), bool)
+def _w2v_bert_example(config: W2vBertConfig) -> Shapes:
+    features = jax.ShapeDtypeStruct((1, 2, config.input_dim), jnp.float32)
+    return features, jax.ShapeDtypeStruct((1, 2), bool)
 
 
 def _w2v_bert_hidden(network: W2vBert, params: Params, audio: Array, lengths: Array) -> Hidden:
@@ -88,8 +91,9 @@ def _w2v_bert_hidden(network: W2vBert, params: Params, audio: Array, lengths: Ar
     return Hidden(states, inputs.mask)
 
 
-def _whisper_example(config: WhisperConfig) -> tuple[Array, ...]:
-    return jnp.zeros((1, 4, config.num_mels)), jnp.full((1,), 4)
+def _whisper_example(config: WhisperConfig) -> Shapes:
+    features = jax.ShapeDtypeStruct((1, 4, config.num_mels), jnp.float32)
+    return features, jax.ShapeDtypeStruct((1,), jnp.int32)
 
 
 def _whisper_hidden(

@@ -33,24 +33,26 @@ def whisper_log_mel(audio: Array, lengths: Array, num_mels: int) -> Array:
     """Normalised logarithm of the mel power, float32 ``[B, F, num_mels]``.
 
     Args:
-        audio: ``[B, N]`` at 16 kHz, of at least 201 samples.
+        audio: ``[B, N]`` at 16 kHz.
         lengths: int ``[B]``, true lengths in samples; what lies past them changes nothing.
         num_mels: mel bins.
 
     Frames of 25 ms every 10 ms, centred; the start is mirrored. F is that of N samples, and
     frames past an item's own number are 0.
     """
-    half = FBANK_LENGTH // 2
-    padded = reflect_pad(mask_time(audio, lengths), half, 0)
+    half, size = FBANK_LENGTH // 2, audio.shape[1]
+    # The zeros past the end are mirrored as well, if the start of the audio is all there is.
+    extended = jnp.pad(mask_time(audio, lengths), ((0, 0), (0, max(0, half + 1 - size))))
+    padded = reflect_pad(extended, half, 0)
     # A loud onset may lie in the frames that straddle the end, which the range is taken over too.
-    frames = ceil_div(audio.shape[1] + half, FBANK_HOP)
+    frames = ceil_div(size + half, FBANK_HOP)
     power = _power(overlapping_frames(padded, frames))
     basis = jnp.asarray(mel_basis(SEMANTIC_SAMPLE_RATE, FBANK_LENGTH, num_mels))
     mel = jnp.matmul(power, basis.T, precision=lax.Precision.HIGHEST)
     mel = jnp.log10(jnp.maximum(mel, POWER_FLOOR))
     loudest = jnp.max(mel, axis=(1, 2), keepdims=True)
     scaled = (jnp.maximum(mel, loudest - RANGE) + 4) / 4
-    return mask_time(scaled[:, : whisper_frames(audio.shape[1])], whisper_frames(lengths))
+    return mask_time(scaled[:, : whisper_frames(size)], whisper_frames(lengths))
 
 
 def _power(frames: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from dualcodec_jax.errors import WeightsError
 VERSION = 6
 SPEC = "WhisperSpec"
 _DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
+_MOST_AXES = 4
 _LAYER = {
     "self_attention/layer_norm": "self_attn_layer_norm",
     "self_attention/linear_1": "self_attn.out_proj",
@@ -32,11 +34,14 @@ def read_whisper_encoder(path: str | Path) -> tuple[dict[str, np.ndarray], int]:
     tensors: dict[str, np.ndarray] = {}
     heads = 0
     for name, value in _read(Path(path)):
-        if name == "encoder/num_heads":
+        if name == "encoder/num_heads" and value.shape == () and value.dtype.kind == "i":
             heads = int(value)
         elif name.startswith("encoder/") and "position_encodings" not in name:
-            tensors |= _renamed(name, value, path)
-    if not heads or "encoder.conv1.weight" not in tensors:
+            try:
+                tensors |= _renamed(name, value, path)
+            except KeyError as error:
+                raise WeightsError(f"{path}: {name} is no part of a Whisper encoder") from error
+    if heads < 1 or "encoder.conv1.weight" not in tensors:
         raise WeightsError(f"{path}: has no Whisper encoder")
     return tensors, heads
 
@@ -55,6 +60,8 @@ def _renamed(name: str, value: np.ndarray, path: str | Path) -> dict[str, np.nda
     prefix = f"encoder.layers.{layer.removeprefix('layer_')}"
     if module != "self_attention/linear_0":
         return {f"{prefix}.{_LAYER[module]}.{_LEAF[leaf]}": value}
+    if not value.ndim or len(value) % 3:
+        raise WeightsError(f"{path}: {name} is not of a query, a key and a value")
     query, key, value = np.split(value, 3)
     parts = {"q_proj": query, "k_proj": key, "v_proj": value}
     if leaf == "bias" and parts.pop("k_proj").any():  # zero, since Whisper's keys have none
@@ -83,7 +90,8 @@ def _read(path: Path) -> Iterator[tuple[str, np.ndarray]]:
         shape = [data.number("I") for _ in range(data.number("B"))]
         code, size = data.number("B"), data.number("I")
         content = data.take(size)
-        if code not in _DTYPES or size != np.dtype(_DTYPES[code]).itemsize * np.prod(shape):
+        known = code in _DTYPES and 0 not in shape and len(shape) <= _MOST_AXES
+        if not known or size != np.dtype(_DTYPES[code]).itemsize * math.prod(shape):
             raise WeightsError(f"{path}: {name}: type {code} and size {size} do not fit {shape}")
         yield name, np.frombuffer(content, _DTYPES[code]).reshape(shape)
 

@@ -263,7 +263,7 @@ def _read_w2v_bert(path: Path, notes: dict[str, Any]) -> Weights:
             f"{path.parent / 'config.json'}: {layers} layers, but DualCodec reads the output of "
             f"layer {SEMANTIC_LAYERS}"
         )
-    config = _resized(config, sizes, path)
+    config = _resized(config, sizes, path.parent / "config.json")
     tensors = read_tensors(path, used_keys(tensor_names(path), config))
     rules, shapes = w2v_bert_rules(config), semantic_shapes(config)
     params = to_jax(tensors, rules, shapes, what="w2v-BERT 2.0")
@@ -273,20 +273,24 @@ def _read_w2v_bert(path: Path, notes: dict[str, Any]) -> Weights:
 def _read_whisper(path: Path, model_id: str | None, notes: dict[str, Any]) -> Weights:
     if path.suffix == ".bin":
         tensors, heads = read_whisper_encoder(path)
-        config = _resized(WhisperConfig(), _whisper_sizes(tensors) | {"num_heads": heads}, path)
+        sizes = _whisper_sizes(tensors, path) | {"num_heads": heads}
+        config = _resized(WhisperConfig(), sizes, path)
     else:
         tensors = read_tensors(path, whisper.used_keys(tensor_names(path)))
         sizes = _sizes_beside(path, WHISPER_SIZES, WhisperConfig(), "Whisper")
-        config = _resized(WhisperConfig(), sizes, path)
+        config = _resized(WhisperConfig(), sizes, path.parent / "config.json")
     rules, shapes = whisper.whisper_rules(config), semantic_shapes(config)
     params = to_jax(tensors, rules, shapes, what="the encoder of Whisper")
     return Weights("whisper", model_id or "whisper", config, params, notes)
 
 
-def _whisper_sizes(tensors: dict[str, np.ndarray]) -> dict[str, int]:
+def _whisper_sizes(tensors: dict[str, np.ndarray], path: Path) -> dict[str, int]:
+    if tensors["encoder.conv1.weight"].ndim != 3:
+        raise WeightsError(f"{path}: encoder/conv1/weight has not three axes")
     layers = {key.split(".")[2] for key in tensors if key.startswith("encoder.layers.")}
     hidden, mels, _ = tensors["encoder.conv1.weight"].shape
-    feed_forward = tensors.get("encoder.layers.0.fc1.bias", np.zeros(0)).size
+    # Without it, what is missing is listed by the conversion.
+    feed_forward = tensors.get("encoder.layers.0.fc1.bias", np.zeros(1)).size
     return {
         "num_mels": mels,
         "hidden_size": hidden,
@@ -313,8 +317,8 @@ def _sizes_beside(path: Path, names: dict[str, str], default: Any, what: str) ->
     return sizes
 
 
-def _resized(config: Any, sizes: dict[str, Any], path: Path) -> Any:
+def _resized(config: Any, sizes: dict[str, Any], source: Path) -> Any:
     try:
         return dataclasses.replace(config, **sizes)
     except ConfigError as error:
-        raise WeightsError(f"{path.parent / 'config.json'}: {error}") from error
+        raise WeightsError(f"{source}: {error}") from error

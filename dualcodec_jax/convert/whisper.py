@@ -9,7 +9,7 @@ from dualcodec_jax.convert.engine import CONV1D, IDENTITY, LINEAR, Path, Rule, T
 
 
 def whisper_rules(config: WhisperConfig) -> list[Rule]:
-    """One rule per tensor of the encoder: 65 for ``tiny.en``."""
+    """One rule per tensor of the encoder: 66 for ``tiny.en``."""
     rules = [
         *_pair("encoder.conv1", ("conv1",), "kernel", CONV1D),
         *_pair("encoder.conv2", ("conv2",), "kernel", CONV1D),

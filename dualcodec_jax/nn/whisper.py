@@ -111,7 +111,7 @@ class WhisperEncoder(nn.Module):
     def __call__(self, features: Array, counts: Array) -> Array:
         x = ops.mask_time(ops.gelu_exact(self.conv1(features)), counts)
         x = ops.gelu_exact(self.conv2(x))
-        x = x + jnp.asarray(_positions(self.config.max_frames, x.shape[-1])[: x.shape[1]])
+        x = x + jnp.asarray(_positions(x.shape[1], x.shape[-1]))
         mask = jnp.arange(x.shape[1])[None, :] < ceil_div(counts, FBANK_STACK)[:, None]
         for layer in self.layer:
             x = layer(x, mask)
@@ -122,7 +122,7 @@ class WhisperEncoder(nn.Module):
 def _positions(length: int, channels: int) -> np.ndarray:
     """Sinusoids ``[length, channels]``: all sines, then all cosines.
 
-    Rounded to float32, then to float16, which gives every bit of the released checkpoints.
+    Rounded to float32, then to float16: so they are, to the last bit, in the files of tiny.en.
     """
     rates = np.exp(-np.log(10000) / (channels // 2 - 1) * np.arange(channels // 2))
     phases = np.arange(length)[:, None] * rates
