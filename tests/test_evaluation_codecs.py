@@ -458,3 +458,14 @@ def original() -> Any:
 def test_info_is_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Rounding(1).info.name = "x"  # type: ignore[misc]
+
+
+def test_a_folder_with_the_name_of_a_model_is_not_taken_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "notes.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    codec = open_codec("dualcodec:demo@1")
+    assert codec.info.name == "dualcodec:demo@1"
+    assert codec.info.trained

@@ -180,6 +180,8 @@ def _inference(argument: str) -> tuple[Inference, bool]:
         return _run_inference(path)
     if is_checkpoint(path):
         return _checkpoint_inference(path), True
+    if argument in PRESETS:  # whatever else lies in a folder of that name
+        return Inference(get_model(argument)), True
     place, _, name = argument.rpartition("/")
     if place and name in PRESETS:
         return Inference(get_model(name, place), _statistics_place(place)), True
