@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from dualcodec_jax.audio.mel import mel_basis
-from dualcodec_jax.audio.spectral import hann_window
-from dualcodec_jax.paths import replacing
+from dualcodec_jax.audio.mel import mel_magnitudes
+from dualcodec_jax.train.plots import new_figure, write_png
 
-WINDOW, HOP, MELS = 1024, 256, 80
+WINDOW, MELS = 1024, 80
 DYNAMIC_RANGE = 80.0
 """Decibels below the loudest point of the first signal that are shown."""
 
@@ -23,13 +22,9 @@ def write_comparison(signals: Mapping[str, np.ndarray], sample_rate: int, path: 
     The first signal sets the scales. An existing file is replaced.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ConfigError: matplotlib is missing.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 1.9 * len(signals)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, 1.9 * len(signals))
     axes = figure.subplots(len(signals), 2, sharex=True, squeeze=False, width_ratios=(2, 3))
     images = [mel_decibels(samples, sample_rate) for samples in signals.values()]
     top = float(images[0].max())
@@ -50,18 +45,13 @@ def write_comparison(signals: Mapping[str, np.ndarray], sample_rate: int, path: 
         row[1].set_ylabel("mel bin")
     for axis in axes[-1]:
         axis.set_xlabel("time (s)")
-    path = Path(path)
-    with replacing(path, overwrite=True) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    return path
+    write_png(figure, path)
+    return Path(path)
 
 
 def mel_decibels(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """Mel magnitudes in dB ``[frames, MELS]`` of ``samples [N]``."""
-    padded = np.pad(samples, (WINDOW // 2, WINDOW // 2 + HOP))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
-    magnitude = np.abs(np.fft.rfft(frames * hann_window(WINDOW), axis=-1))
-    mel = magnitude @ mel_basis(sample_rate, WINDOW, MELS).T
+    mel = mel_magnitudes(samples, sample_rate, WINDOW, MELS)
     return 20 * np.log10(np.maximum(mel, 1e-6))
 
 

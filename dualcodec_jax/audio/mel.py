@@ -6,6 +6,8 @@ import functools
 
 import numpy as np
 
+from dualcodec_jax.audio.spectral import hann_window
+
 _LINEAR_STEP = 200 / 3
 """Hertz per mel below 1 kHz; above, frequencies grow by 6.4 times in 27 mels."""
 _BREAK_HZ = 1000.0
@@ -28,6 +30,19 @@ def mel_basis(sample_rate: int, window_length: int, n_mels: int) -> np.ndarray:
     basis *= (2 / (edges[2:] - edges[:-2]))[:, None]
     basis.flags.writeable = False  # Shared by the cache.
     return basis
+
+
+def mel_magnitudes(
+    samples: np.ndarray, sample_rate: int, window_length: int, n_mels: int
+) -> np.ndarray:
+    """Mel magnitudes ``[frames, n_mels]`` of ``samples [N]``, N > window_length / 2, in numpy.
+
+    As :func:`dualcodec_jax.losses.mel_spectrogram`, which JAX compiles for every N.
+    """
+    padded = np.pad(samples, window_length // 2, mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window_length)
+    windowed = frames[:: window_length // 4] * hann_window(window_length)
+    return np.abs(np.fft.rfft(windowed)) @ mel_basis(sample_rate, window_length, n_mels).T
 
 
 def _to_mel(hertz: float) -> float:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import html
 import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dualcodec_jax import webpage
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.paths import replacing
 from dualcodec_jax.train import plots
@@ -305,19 +304,6 @@ def _title(runs: Sequence[Run]) -> str:
 
 # HTML ---------------------------------------------------------------------------------------
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1150px; padding: 0 1rem;
-       color: #222; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem;
-     border-bottom: 1px solid #ccc; }
-img { max-width: 100%; height: auto; }
-table { border-collapse: collapse; } td, th { padding: .15rem .9rem; text-align: right; }
-td:first-child, th:first-child { text-align: left; } tr:nth-child(even) { background: #f4f4f4; }
-figure { margin: 1.2rem 0; } figcaption { font-weight: 600; }
-.players { display: flex; flex-wrap: wrap; gap: 1rem; } .players label { font-size: .85rem; }
-audio { display: block; width: 320px; }
-""".strip()
-
 
 def html_page(runs: Sequence[Run], *, max_media_bytes: int = MAX_MEDIA_BYTES) -> str:
     """A page that needs no other file: curves, last values, newest evaluation to listen to.
@@ -330,50 +316,29 @@ def html_page(runs: Sequence[Run], *, max_media_bytes: int = MAX_MEDIA_BYTES) ->
         InputError: the records have nothing to draw.
         ConfigError: matplotlib is missing.
     """
-    body = [f"<h1>Training report</h1>\n<p>{_escaped(_title(runs))}</p>"]
+    body = [f"<h1>Training report</h1>\n<p>{webpage.escaped(_title(runs))}</p>"]
     body += ["<h2>Last values</h2>", _table(runs)]
     for title, panels in sections(runs):
         picture = plots.png_bytes(plots.draw_panels(panels))
-        body.append(f"<h2>{_escaped(title)}</h2>\n{_image(picture, title)}")
-    budget = _Budget(max_media_bytes)
+        body.append(f"<h2>{webpage.escaped(title)}</h2>\n{webpage.image(picture, title)}")
+    budget = webpage.Budget(max_media_bytes)
     for run in runs:
         body += _clips(run, budget)
-    # Nothing is fetched: all images and sounds are in the page.
-    policy = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
-    head = (
-        f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f"<title>{_escaped(_title(runs))}</title>\n<style>\n{_STYLE}\n</style>"
-    )
-    content = f"<head>\n{head}\n</head>\n<body>\n" + "\n".join(body) + "\n</body>"
-    return f'<!doctype html>\n<html lang="en">\n{content}\n</html>\n'
-
-
-class _Budget:
-    """Bytes that may still go into the page."""
-
-    def __init__(self, size: int) -> None:
-        self.left = size
-
-    def take(self, size: int) -> bool:
-        """Take ``size`` bytes, if so many are left."""
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
+    return webpage.page(_title(runs), body)
 
 
 def _table(runs: Sequence[Run]) -> str:
     names = dict.fromkeys(name for run in runs for name in run.names(""))
     for name in ("step", "time"):
         names.pop(name, None)
-    head = "".join(f"<th>{_escaped(run.name)}</th>" for run in runs)
-    lines = [f"<table>\n<tr><th>value</th>{head}</tr>"]
-    for label, show in (("step", _last_step), ("wall time", _wall_time)):
-        lines.append(_row(label, [show(run) for run in runs]))
+    rows = [
+        [label, *(show(run) for run in runs)]
+        for label, show in (("step", _last_step), ("wall time", _wall_time))
+    ]
     for name in sorted(names, key=_table_order):
         values = [run.last(name) for run in runs]
-        lines.append(_row(name, ["–" if x is None else _number(name, x) for x in values]))
-    return "\n".join([*lines, "</table>"])
+        rows.append([name, *("–" if x is None else _number(name, x) for x in values)])
+    return webpage.table(["value", *(run.name for run in runs)], rows)
 
 
 def _table_order(name: str) -> tuple[int, str, int]:
@@ -381,11 +346,6 @@ def _table_order(name: str) -> tuple[int, str, int]:
     group, _, rest = name.rpartition("/")
     number = int(rest) if rest.isdecimal() else -1
     return (0 if group == "loss" else 1, group if number >= 0 else name, number)
-
-
-def _row(label: str, cells: Iterable[str]) -> str:
-    columns = "".join(f"<td>{_escaped(cell)}</td>" for cell in cells)
-    return f"<tr><td>{_escaped(label)}</td>{columns}</tr>"
 
 
 def _last_step(run: Run) -> str:
@@ -402,7 +362,7 @@ def _number(name: str, value: float) -> str:
     return duration(value) if name == "speed/eta_seconds" else f"{value:.4g}"
 
 
-def _clips(run: Run, budget: _Budget) -> list[str]:
+def _clips(run: Run, budget: webpage.Budget) -> list[str]:
     """The newest evaluation: audio players and spectrograms, as far as the budget goes."""
     root = run.folder / EVAL_FOLDER
     done = sorted(root.glob(f"step_*/{EVAL_METRICS_FILE}"))
@@ -411,7 +371,7 @@ def _clips(run: Run, budget: _Budget) -> list[str]:
     folder = done[-1].parent
     content = json.loads(done[-1].read_text(encoding="utf-8"))
     title = f"Clips of {run.name} at step {content['step']}"
-    parts, left_out = [f"<h2>{_escaped(title)}</h2>"], []
+    parts, left_out = [f"<h2>{webpage.escaped(title)}</h2>"], []
     for name, values in content.get("clips", {}).items():
         sounds = {
             "original": root / ORIGINAL_FOLDER / f"{name}.wav",
@@ -423,33 +383,18 @@ def _clips(run: Run, budget: _Budget) -> list[str]:
         if not budget.take(sum(path.stat().st_size for path in sounds.values())):
             left_out.append(name)
             continue
-        players = "\n".join(_player(label, path) for label, path in sounds.items())
+        players = "\n".join(
+            webpage.player(label, path.read_bytes(), "audio/wav") for label, path in sounds.items()
+        )
         shown = ""
         if picture.is_file() and budget.take(picture.stat().st_size):
-            shown = _image(picture.read_bytes(), f"spectrograms of {name}")
+            shown = webpage.image(picture.read_bytes(), f"spectrograms of {name}")
         numbers = ", ".join(f"{_words(key)} {value:.3g}" for key, value in values.items())
         parts.append(
-            f"<figure><figcaption>{_escaped(name)}</figcaption>\n<p>{_escaped(numbers)}</p>\n"
+            f"<figure><figcaption>{webpage.escaped(name)}</figcaption>\n<p>{webpage.escaped(numbers)}</p>\n"
             f'<div class="players">\n{players}\n</div>\n{shown}</figure>'
         )
     if left_out:
         text = f"Left out to keep the page small, see {folder}: {', '.join(left_out)}"
-        parts.append(f"<p>{_escaped(text)}</p>")
+        parts.append(f"<p>{webpage.escaped(text)}</p>")
     return parts
-
-
-def _player(label: str, path: Path) -> str:
-    source = _data_uri(path.read_bytes(), "audio/wav")
-    return f'<label>{_escaped(label)}<audio controls preload="none" src="{source}"></audio></label>'
-
-
-def _image(content: bytes, text: str) -> str:
-    return f'<img alt="{_escaped(text)}" src="{_data_uri(content, "image/png")}">'
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _escaped(text: str) -> str:
-    return html.escape(text, quote=True)

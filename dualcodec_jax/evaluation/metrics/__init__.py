@@ -49,15 +49,15 @@ DEFAULT = tuple(METRICS)
 """In the order of the tables' columns: the paper's first."""
 
 _ABSENCE: dict[str, Callable[[], str | None]] = {
-    "pesq_nb": pesq.absence,
-    "pesq_wb": pesq.absence,
-    "stoi": stoi.absence,
-    "estoi": stoi.absence,
-    "mcd": mcd.absence,
-    "distillmos": mos.absence,
-    "dnsmos": dnsmos.absence,
-    "utmos": utmos.absence,
-    "speaker": speaker.absence,
+    "pesq_nb": pesq.Pesq.absence,
+    "pesq_wb": pesq.Pesq.absence,
+    "stoi": stoi.Stoi.absence,
+    "estoi": stoi.Stoi.absence,
+    "mcd": mcd.MelCepstralDistortion.absence,
+    "distillmos": mos.DistillMos.absence,
+    "dnsmos": dnsmos.DnsMos.absence,
+    "utmos": utmos.Utmos.absence,
+    "speaker": speaker.SpeakerSimilarity.absence,
 }
 
 

@@ -77,11 +77,14 @@ class Metric(Protocol):
 
 
 class ClipMetric(ABC):
-    """Checks that the metrics share. A subclass computes :meth:`_value` of a sound clip.
+    """Needs and checks that the metrics share. A subclass computes :meth:`_value` of a sound clip.
 
     Args:
         info: facts.
     """
+
+    requirements: ClassVar[Mapping[str, str]] = {}
+    """Modules that it imports → what to give to ``pip install`` for each."""
 
     silent_output: ClassVar[bool] = False
     """Whether silence made from speech has a value."""
@@ -90,7 +93,19 @@ class ClipMetric(ABC):
     """What the package raises about clips that it cannot do."""
 
     def __init__(self, info: MetricInfo) -> None:
+        self.require()
         self.info = info
+
+    @classmethod
+    def absence(cls) -> str | None:
+        """What is missing and how to get it; None if nothing. Imports nothing."""
+        return missing_packages(cls.requirements)
+
+    @classmethod
+    def require(cls) -> None:
+        """Raise :class:`MetricAbsent` if anything is missing."""
+        if reason := cls.absence():
+            raise MetricAbsent(reason)
 
     def measure(self, original: np.ndarray, output: np.ndarray, sample_rate: int) -> float | None:
         """See :class:`Metric`."""

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from dualcodec_jax.evaluation.metrics.base import (
     ClipMetric,
     MetricInfo,
     load_package,
-    missing_packages,
     others_code,
-    require_packages,
     resampled,
     versions,
 )
 
-REQUIREMENTS = {
-    "speechmos": "speechmos",
-    # which it imports without saying so
-    "onnxruntime": "onnxruntime",
-    "librosa": "librosa",
-    "requests": "requests",
-}
 SAMPLE_RATE = 16000
-
-
-def absence() -> str | None:
-    """What to install; None if nothing."""
-    return missing_packages(REQUIREMENTS)
 
 
 class DnsMos(ClipMetric):
@@ -37,8 +25,15 @@ class DnsMos(ClipMetric):
     clipped, as a 16-bit file would. The overall score of P.835 saturates and is not used.
     """
 
+    requirements: ClassVar = {
+        "speechmos": "speechmos",
+        # which it imports without saying so
+        "onnxruntime": "onnxruntime",
+        "librosa": "librosa",
+        "requests": "requests",
+    }
+
     def __init__(self) -> None:
-        require_packages(REQUIREMENTS)
         super().__init__(
             MetricInfo(
                 name="dnsmos",
@@ -47,7 +42,7 @@ class DnsMos(ClipMetric):
                 higher_is_better=True,
                 range=(1.0, 5.0),
                 intrusive=False,
-                packages=tuple(REQUIREMENTS.values()),
+                packages=tuple(self.requirements.values()),
                 source="Reddy et al. 2021, package speechmos",
                 version=versions("speechmos", "onnxruntime"),
             )

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from dualcodec_jax.evaluation.metrics.base import (
     ClipMetric,
     MetricInfo,
     load_package,
-    missing_packages,
     others_code,
-    require_packages,
     resampled,
     versions,
 )
-
-REQUIREMENTS = {
-    "pymcd": "pymcd",
-    "pysptk": "pysptk",
-    "pyworld": "pyworld",
-    "fastdtw": "fastdtw",
-    "librosa": "librosa",
-    "pkg_resources": "setuptools<81",  # pysptk imports it
-}
-
-
-def absence() -> str | None:
-    """What to install; None if nothing."""
-    return missing_packages(REQUIREMENTS)
 
 
 class MelCepstralDistortion(ClipMetric):
@@ -43,8 +29,16 @@ class MelCepstralDistortion(ClipMetric):
     1e-4 (weak high frequencies, quiet clips) hardly count. Values of other programs do not compare.
     """
 
+    requirements: ClassVar = {
+        "pymcd": "pymcd",
+        "pysptk": "pysptk",
+        "pyworld": "pyworld",
+        "fastdtw": "fastdtw",
+        "librosa": "librosa",
+        "pkg_resources": "setuptools<81",  # pysptk imports it
+    }
+
     def __init__(self) -> None:
-        require_packages(REQUIREMENTS)
         super().__init__(
             MetricInfo(
                 name="mcd",

@@ -46,6 +46,8 @@ class MelDistance(ClipMetric):
         self._config = config or MelLossConfig()
 
     def _value(self, original: np.ndarray, output: np.ndarray, sample_rate: int) -> float | None:
+        from dualcodec_jax.audio.mel import mel_magnitudes
+
         config, rate = self._config, self._sample_rate
         pair = [resampled(clip, sample_rate, rate) for clip in (original, output)]
         if pair[0].size <= max(config.window_lengths) // 2:
@@ -53,22 +55,13 @@ class MelDistance(ClipMetric):
         total = 0.0
         for window_length, n_mels in zip(config.window_lengths, config.n_mels, strict=True):
             kept = int(config.lowest * n_mels)
-            target, found = (_mel(clip, window_length, n_mels, rate)[:, :kept] for clip in pair)
+            target, found = (
+                mel_magnitudes(clip, rate, window_length, n_mels)[:, :kept] for clip in pair
+            )
             for difference in (_log_power(target) - _log_power(found), target - found):
                 of_bins = np.square(difference) if config.distance == "squared" else difference
                 total += float(np.mean(np.abs(of_bins), dtype=np.float64))
         return total
-
-
-def _mel(audio: np.ndarray, window_length: int, n_mels: int, sample_rate: int) -> np.ndarray:
-    """Mel magnitudes ``[frames, n_mels]``, as :func:`dualcodec_jax.losses.mel_spectrogram`."""
-    from dualcodec_jax.audio.mel import mel_basis
-    from dualcodec_jax.audio.spectral import hann_window
-
-    padded = np.pad(audio, window_length // 2, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window_length)
-    windowed = frames[:: window_length // 4] * hann_window(window_length)
-    return np.abs(np.fft.rfft(windowed)) @ mel_basis(sample_rate, window_length, n_mels).T
 
 
 def _log_power(magnitude: np.ndarray) -> np.ndarray:

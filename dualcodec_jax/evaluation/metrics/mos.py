@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,25 +12,12 @@ from dualcodec_jax.evaluation.metrics.base import (
     ClipMetric,
     MetricInfo,
     load_package,
-    missing_packages,
     others_code,
-    require_packages,
     resampled,
     versions,
 )
 
-REQUIREMENTS = {
-    "torch": "torch",
-    "torchaudio": "torchaudio",
-    "distillmos": "distillmos",
-    "xls_r_sqa": "distillmos",
-}
 SAMPLE_RATE = 16000
-
-
-def absence() -> str | None:
-    """What to install; None if nothing."""
-    return missing_packages(REQUIREMENTS)
 
 
 class DistillMos(ClipMetric):
@@ -39,8 +27,14 @@ class DistillMos(ClipMetric):
     peak of each window is normalised, so the level does not count.
     """
 
+    requirements: ClassVar = {
+        "torch": "torch",
+        "torchaudio": "torchaudio",
+        "distillmos": "distillmos",
+        "xls_r_sqa": "distillmos",
+    }
+
     def __init__(self) -> None:
-        require_packages(REQUIREMENTS)
         super().__init__(
             MetricInfo(
                 name="distillmos",

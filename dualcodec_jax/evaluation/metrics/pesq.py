@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -12,13 +12,10 @@ from dualcodec_jax.evaluation.metrics.base import (
     ClipMetric,
     MetricInfo,
     load_package,
-    missing_packages,
-    require_packages,
     resampled,
     versions,
 )
 
-REQUIREMENTS = {"pesq": "pesq"}
 RATES = {"nb": 8000, "wb": 16000}
 _RANGES = {"nb": (0.999, 4.549), "wb": (0.999, 4.644)}
 """Ends of the two mappings to MOS-LQO; below, the raw score is unbounded."""
@@ -38,11 +35,6 @@ except pesq.PesqError as error:
 """
 
 
-def absence() -> str | None:
-    """What to install; None if nothing."""
-    return missing_packages(REQUIREMENTS)
-
-
 class Pesq(ClipMetric):
     """MOS-LQO; the level is aligned by the algorithm.
 
@@ -50,8 +42,9 @@ class Pesq(ClipMetric):
         band: ``nb``: narrow, at 8 kHz; ``wb``: wide, at 16 kHz.
     """
 
+    requirements: ClassVar = {"pesq": "pesq"}
+
     def __init__(self, band: Literal["nb", "wb"]) -> None:
-        require_packages(REQUIREMENTS)
         super().__init__(
             MetricInfo(
                 name=f"pesq_{band}",
@@ -60,7 +53,7 @@ class Pesq(ClipMetric):
                 higher_is_better=True,
                 range=_RANGES[band],
                 intrusive=True,
-                packages=tuple(REQUIREMENTS.values()),
+                packages=tuple(self.requirements.values()),
                 source="ITU-T P.862.1 and P.862.2, package pesq",
                 version=versions("pesq"),
             )

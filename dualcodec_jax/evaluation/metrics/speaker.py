@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from dualcodec_jax.evaluation.metrics.base import (
     ClipMetric,
     MetricInfo,
     load_package,
-    missing_packages,
     others_code,
-    require_packages,
     resampled,
     versions,
 )
 
-REQUIREMENTS = {
-    "torch": "torch",
-    "resemblyzer": "Resemblyzer",
-    "webrtcvad": "webrtcvad",
-    "librosa": "librosa",
-    "pkg_resources": "setuptools<81",  # webrtcvad imports it
-}
 SAMPLE_RATE = 16000
-
-
-def absence() -> str | None:
-    """What to install; None if nothing."""
-    return missing_packages(REQUIREMENTS)
 
 
 class SpeakerSimilarity(ClipMetric):
@@ -37,8 +25,15 @@ class SpeakerSimilarity(ClipMetric):
     a clip has no value. Embeddings are not negative: strangers have about 0.5, not 0.
     """
 
+    requirements: ClassVar = {
+        "torch": "torch",
+        "resemblyzer": "Resemblyzer",
+        "webrtcvad": "webrtcvad",
+        "librosa": "librosa",
+        "pkg_resources": "setuptools<81",  # webrtcvad imports it
+    }
+
     def __init__(self) -> None:
-        require_packages(REQUIREMENTS)
         super().__init__(
             MetricInfo(
                 name="speaker",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,17 +11,8 @@ from dualcodec_jax.evaluation.metrics.base import (
     ClipMetric,
     MetricInfo,
     load_package,
-    missing_packages,
-    require_packages,
     versions,
 )
-
-REQUIREMENTS = {"pystoi": "pystoi"}
-
-
-def absence() -> str | None:
-    """What to install; None if nothing."""
-    return missing_packages(REQUIREMENTS)
 
 
 class Stoi(ClipMetric):
@@ -33,10 +25,11 @@ class Stoi(ClipMetric):
         extended: ESTOI.
     """
 
+    requirements: ClassVar = {"pystoi": "pystoi"}
+
     silent_output = True
 
     def __init__(self, *, extended: bool) -> None:
-        require_packages(REQUIREMENTS)
         super().__init__(
             MetricInfo(
                 name="estoi" if extended else "stoi",
@@ -45,7 +38,7 @@ class Stoi(ClipMetric):
                 higher_is_better=True,
                 range=(-1.0, 1.0),
                 intrusive=True,
-                packages=tuple(REQUIREMENTS.values()),
+                packages=tuple(self.requirements.values()),
                 source="Jensen and Taal 2016" if extended else "Taal et al. 2011",
                 version=versions("pystoi"),
             )

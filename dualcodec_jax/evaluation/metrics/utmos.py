@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,25 +25,17 @@ from dualcodec_jax.evaluation.metrics.base import (
     MetricAbsent,
     MetricInfo,
     load_package,
-    missing_packages,
     others_code,
-    require_packages,
     resampled,
     versions,
 )
 
-REQUIREMENTS = {"torch": "torch", "torchaudio": "torchaudio"}
 HUB_VARIABLE = "DUALCODEC_UTMOS"
 """Environment variable with a torch.hub folder; unset: torch's own."""
 
 CODE_FOLDER = "tarepan_SpeechMOS_*"
 WEIGHTS_FILE = "checkpoints/utmos22_strong_step7459_v1.pt"
 SAMPLE_RATE = 16000
-
-
-def absence() -> str | None:
-    """What to install or to name; None if nothing."""
-    return missing_packages(REQUIREMENTS) or _missing_weights(hub_folder())
 
 
 def hub_folder() -> Path:
@@ -61,11 +53,16 @@ class Utmos(ClipMetric):
         MetricAbsent: no torch, code or weights; or the code does not fit.
     """
 
+    requirements: ClassVar = {"torch": "torch", "torchaudio": "torchaudio"}
+
+    @classmethod
+    def absence(cls) -> str | None:
+        """What to install or to name; None if nothing."""
+        return super().absence() or _missing_weights(hub_folder())
+
     def __init__(self) -> None:
-        require_packages(REQUIREMENTS)
+        self.require()
         folder = hub_folder()
-        if reason := _missing_weights(folder):
-            raise MetricAbsent(reason)
         with open(folder / WEIGHTS_FILE, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         code = _code_folder(folder)
@@ -77,7 +74,7 @@ class Utmos(ClipMetric):
                 higher_is_better=True,
                 range=(1.0, 5.0),
                 intrusive=False,
-                packages=tuple(REQUIREMENTS.values()),
+                packages=tuple(self.requirements.values()),
                 source="Saeki et al. 2022, tarepan/SpeechMOS",
                 version=f"{code.name}, weights {digest[:12]}, {versions('torch')}",
             )
