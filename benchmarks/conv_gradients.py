@@ -1,14 +1,16 @@
-"""Gradients of convolutions in the forms of ``dualcodec_jax.nn.conv``, beside those JAX derives.
+"""Gradients in the forms of ``dualcodec_jax.nn`` for a CPU, beside those that JAX derives.
 
     .venv/bin/python benchmarks/conv_gradients.py
 
 Shapes are those of 12hz_v1 and its discriminators on two clips of one second. The two sides take
-turns; medians in milliseconds.
+turns; medians in milliseconds. The last ones are of the demo model's first layers on eight clips;
+the "kernel" of snake is its α.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dualcodec_jax.nn import conv
+from dualcodec_jax.nn import conv, ops
 
 UPSAMPLE = ((13, 1536, 1536), (26, 768, 3072), (208, 384, 1152), (1248, 192, 480), (6000, 96, 192))
 """Frames, inputs, strides times outputs."""
@@ -28,6 +30,9 @@ PLANES = (
     ((94, 128, 64), (3, 9, 64, 64), (1, 2)),
 )
 """Input without its batch, kernel, stride."""
+STRIDED = ((24000, 24, 48, 8), (24000, 12, 24, 3), (8000, 24, 48, 5))
+"""Samples, inputs, outputs, stride; kernels of two strides."""
+SNAKES = ((24000, 32), (24000, 16), (8000, 32))
 
 
 def main() -> None:
@@ -52,6 +57,15 @@ def main() -> None:
 
         shapes = (2, *plane), kernel
         _compare(f"planes {shapes}", derived, ours, shapes, repeats, rng)
+    for samples, inputs, outputs, step in STRIDED:
+        options: Any = {"stride": step, "padding": (-(-step // 2),) * 2}
+        shapes = (8, samples, inputs), (2 * step, inputs, outputs)
+        plain = functools.partial(conv._conv1d_plain, **options)
+        own = functools.partial(conv.conv1d, **options)
+        _compare(f"strided {shapes}", plain, own, shapes, repeats, rng)
+    for samples, channels in SNAKES:
+        shapes = (8, samples, channels), (channels,)
+        _compare(f"snake {shapes}", ops._snake_plain, ops._snake, shapes, repeats, rng)
 
 
 def _compare(
