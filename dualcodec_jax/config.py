@@ -91,6 +91,10 @@ class DualCodecConfig:
                 f"equal latent_dim {self.latent_dim}"
             )
 
+    def same_model(self, other: DualCodecConfig) -> bool:
+        """Whether weights fit both: all is equal but what only training reads."""
+        return dataclasses.replace(other, quantizer_dropout=self.quantizer_dropout) == self
+
     @property
     def is_dual(self) -> bool:
         """Whether the first code comes from a semantic stream of its own."""
@@ -300,6 +304,7 @@ DEMO = DualCodecConfig(
     convnext_dim=256,
     convnext_layers=2,
     convnext_hidden_dim=768,
+    quantizer_dropout=0.5,
     semantic_model="whisper",
 )
 # For tests: the same structure (odd stride, both branches), a thousandth of the work.

@@ -87,7 +87,7 @@ def get_model(
         location = hub.BUNDLED
     released = GENERATOR_FILES.get(model_id, f"{model_id}.safetensors")
     weights = load("codec", location, (model_id, released), model_id)
-    if weights.config != config.codec:
+    if not config.codec.same_model(weights.config):
         raise ConfigError(f"{location}: its configuration is not that of {model_id}")
     check_tree(weights.params, codec_shapes(config.codec), what=f"the generator {model_id}")
     return DualCodecModel(model_id, weights.config, weights.params, weights.source)

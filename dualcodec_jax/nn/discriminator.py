@@ -18,6 +18,7 @@ from dualcodec_jax.config import Band, DiscriminatorConfig
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.nn.conv import conv2d
 from dualcodec_jax.nn.layers import WeightNorm, result_dtype, torch_uniform
+from dualcodec_jax.nn.ops import add_bias
 
 LEAKY_SLOPE = 0.1
 PERIOD_STRIDE = 3
@@ -67,8 +68,7 @@ class WNConv2d(WeightNorm):
         bias = self.param("bias", torch_uniform(fan_in), (self.features,))
         dtype = result_dtype(x, self.dtype)
         y = conv2d(x.astype(dtype), kernel, stride=self.stride)
-        # Not bias.astype(dtype), whose gradient would be a sum in bfloat16.
-        return (y + bias).astype(dtype)
+        return add_bias(y, bias)
 
 
 def leaky_relu(x: Array) -> Array:

@@ -75,7 +75,7 @@ class WNConv1d(WeightNorm):
         bias = self.param("bias", init, (self.features,))
         if self.kernel_size == 1 and self.stride == 1:
             y = ops.matmul(x, kernel[0], result_dtype(x, self.dtype))
-            return (y + bias).astype(result_dtype(x, self.dtype))
+            return ops.add_bias(y, bias).astype(result_dtype(x, self.dtype))
         y = conv.conv1d(
             x.astype(result_dtype(x, self.dtype)),
             kernel,
@@ -83,7 +83,7 @@ class WNConv1d(WeightNorm):
             dilation=self.dilation,
             padding=(self.padding, self.padding),
         )
-        return (y + bias).astype(y.dtype)
+        return ops.add_bias(y, bias)
 
 
 class WNConvTranspose1d(WeightNorm):
@@ -106,7 +106,7 @@ class WNConvTranspose1d(WeightNorm):
         bias = self.param("bias", torch_uniform(fan_in), (self.features,))
         x = x.astype(result_dtype(x, self.dtype))
         y = conv.conv_transpose1d(x, kernel, padding=math.ceil(self.stride / 2))
-        return (y + bias).astype(y.dtype)
+        return ops.add_bias(y, bias)
 
 
 class Snake(nn.Module):
@@ -130,7 +130,7 @@ class Dense(nn.Module):
         init = torch_uniform(x.shape[-1])
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
         y = ops.matmul(x, kernel, result_dtype(x, self.dtype))
-        return y + self.param("bias", init, (self.features,)) if self.use_bias else y
+        return ops.add_bias(y, self.param("bias", init, (self.features,))) if self.use_bias else y
 
 
 class DepthwiseConv1d(nn.Module):

@@ -8,6 +8,8 @@ not depend on TF32 or bfloat16 passes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,15 +51,31 @@ def matmul(x: Array, kernel: Array, dtype: jnp.dtype) -> Array:
 _PI_PARTS = (3.140625, 0.0009670257568359375, 6.2771141529083251953e-07)
 
 
-def _fit_sin_squared(degree: int = 6) -> tuple[float, ...]:
-    """Coefficients of P with sin²(r) ≈ r²·P(r²) on [−π/2, π/2], lowest order first."""
+def _fit_even(function: Callable[[np.ndarray], np.ndarray], degree: int) -> tuple[float, ...]:
+    """Coefficients of P with function(r) ≈ P(r²) on [−π/2, π/2], lowest order first."""
     limit = (np.pi / 2) ** 2
     nodes = limit / 2 * (1 + np.cos(np.pi * (np.arange(64) + 0.5) / 64))
-    fit = np.polynomial.Chebyshev.fit(nodes, np.sin(np.sqrt(nodes)) ** 2 / nodes, degree)
+    fit = np.polynomial.Chebyshev.fit(nodes, function(np.sqrt(nodes)), degree)
     return tuple(float(c) for c in fit.convert(kind=np.polynomial.Polynomial).coef)
 
 
-_SIN_SQUARED = _fit_sin_squared()
+_SIN_SQUARED = _fit_even(lambda r: np.sin(r) ** 2 / r**2, degree=6)
+_SIN_DOUBLE = _fit_even(lambda r: np.sin(2 * r) / r, degree=6)
+
+
+def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
+    result = jnp.full_like(x, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        result = result * x + np.float32(coefficient)
+    return result
+
+
+def _within_period(x: Array) -> Array:
+    """x less the nearest multiple of π, float32."""
+    periods = jnp.round(x * np.float32(1 / np.pi))
+    for part in _PI_PARTS:
+        x = x - periods * np.float32(part)
+    return x
 
 
 def sin_squared(x: Array) -> Array:
@@ -67,15 +85,16 @@ def sin_squared(x: Array) -> Array:
     """
     if x.dtype != jnp.float32:
         return jnp.square(jnp.sin(x))
-    periods = jnp.round(x * np.float32(1 / np.pi))
-    reduced = x
-    for part in _PI_PARTS:
-        reduced = reduced - periods * np.float32(part)
-    square = reduced * reduced
-    result = jnp.full_like(square, _SIN_SQUARED[-1])
-    for coefficient in _SIN_SQUARED[-2::-1]:
-        result = result * square + np.float32(coefficient)
-    return result * square
+    square = jnp.square(_within_period(x))
+    return _polynomial(_SIN_SQUARED, square) * square
+
+
+def sin_double(x: Array) -> Array:
+    """sin(2x), the derivative of :func:`sin_squared`, likewise; absolute error below 1.5e-6."""
+    if x.dtype != jnp.float32:
+        return jnp.sin(2 * x)
+    reduced = _within_period(x)
+    return _polynomial(_SIN_DOUBLE, jnp.square(reduced)) * reduced
 
 
 def snake(x: Array, alpha: Array) -> Array:
@@ -86,37 +105,55 @@ def snake(x: Array, alpha: Array) -> Array:
     return _snake(x.astype(jnp.promote_types(x.dtype, jnp.float32)), alpha).astype(x.dtype)
 
 
-def _snake_plain(x: Array, alpha: Array) -> Array:
+@jax.custom_vjp
+def _snake(x: Array, alpha: Array) -> Array:
     return x + sin_squared(alpha * x) * (1 / (alpha + 1e-9))
 
 
-@jax.custom_vjp
-def _snake(x: Array, alpha: Array) -> Array:
-    return _snake_plain(x, alpha)
+def _snake_forward(x: Array, alpha: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _snake(x, alpha), (x, alpha)
 
 
 def _snake_backward(residuals: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
-    """The derivative; on a CPU the slope of α is made whole before it is summed.
+    x, alpha = residuals
+    inverse = 1 / (alpha + 1e-9)
+    double = sin_double(alpha * x)
+    to_x = slope * (1 + double * (alpha * inverse))
+    to_alpha = slope * inverse * (x * double - sin_squared(alpha * x) * inverse)
+    return to_x, channel_sum(to_alpha)
 
-    XLA would compute it inside the sum, on one core and value by value, which takes ten times as
-    long.
+
+_snake.defvjp(_snake_forward, _snake_backward)
+
+
+@jax.custom_vjp
+def add_bias(x: Array, bias: Array) -> Array:
+    """``x [..., C] + bias [C]`` in the dtype of ``x``; the gradient of ``bias`` in its own."""
+    return (x + bias).astype(x.dtype)
+
+
+def _add_bias_backward(bias: Array, slope: Array) -> tuple[Array, Array]:
+    return slope, channel_sum(slope.astype(bias.dtype))
+
+
+add_bias.defvjp(lambda x, bias: (add_bias(x, bias), bias), _add_bias_backward)
+
+
+def channel_sum(x: Array) -> Array:
+    """Sum of ``x [..., C]`` over all axes but the last, ``[C]``.
+
+    On a CPU as a product with ones: XLA would compute ``x`` inside the sum, value by value, which
+    takes ten times as long (``benchmarks/conv_gradients.py``).
     """
 
-    def whole(x: Array, alpha: Array, slope: Array) -> tuple[Array, Array]:
-        wide, summed = jax.vjp(lambda alpha: jnp.broadcast_to(alpha, x.shape), alpha)
-        _, pullback = jax.vjp(_snake_plain, x, wide)
-        to_x, to_alpha = lax.optimization_barrier(pullback(slope))
-        return to_x, summed(to_alpha)[0]
+    def product(x: Array) -> Array:
+        rows = lax.optimization_barrier(x).reshape(-1, x.shape[-1])
+        return jnp.matmul(jnp.ones((rows.shape[0],), x.dtype), rows, precision=HIGHEST)
 
-    def plain(x: Array, alpha: Array, slope: Array) -> tuple[Array, Array]:
-        _, pullback = jax.vjp(_snake_plain, x, alpha)
-        to_x, to_alpha = pullback(slope)
-        return to_x, to_alpha
+    def plain(x: Array) -> Array:
+        return jnp.sum(x, axis=tuple(range(x.ndim - 1)))
 
-    return lax.platform_dependent(*residuals, slope, cpu=whole, default=plain)
-
-
-_snake.defvjp(lambda x, alpha: (_snake_plain(x, alpha), (x, alpha)), _snake_backward)
+    return lax.platform_dependent(x, cpu=product, default=plain)
 
 
 def layer_norm(x: Array, scale: Array, bias: Array, *, eps: float) -> Array:

@@ -31,7 +31,7 @@ def load_networks(init: InitConfig, run: RunConfig) -> tuple[Params, Params | No
     model, location = run.objective.model, hub.codec_location(init.location)
     names = (init.generator,) if init.generator else (GENERATOR,)
     weights = load("codec", location, names, model.model_id)
-    if weights.config != model.codec:
+    if not model.codec.same_model(weights.config):
         raise ConfigError(
             f"{location}: the generator there has other sizes than the configured model; choose "
             "the model= that it was trained as"

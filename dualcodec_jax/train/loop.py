@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from dualcodec_jax.checkpoint import CheckpointError, Checkpoints
+from dualcodec_jax.compilation import huge_pages_hint
 from dualcodec_jax.data.pipeline import Batches, open_batches
 from dualcodec_jax.errors import ConfigError, DualCodecError
 from dualcodec_jax.lengths import code_length
@@ -98,6 +99,8 @@ class _Run:
             self.evaluator = self._evaluator()
             if self.step:
                 self.log.say(f"resumed at step {self.step}")
+            if hint := huge_pages_hint(jax.default_backend()):
+                self.log.say(hint)
             self._steps(request)
         return self.step
 

@@ -185,7 +185,7 @@ def _model(values: _Values) -> Any:
             f"{section}.encoding={codec.encoding}; leave it out: {section}.encoding says whether "
             "there is a semantic stream (dual) or not (dac, dac_distilled)"
         )
-    known = (name for name, preset in PRESETS.items() if preset.codec == codec)
+    known = (name for name, preset in PRESETS.items() if preset.codec.same_model(codec))
     model_id = next(known, values.get("trainer.exp_name"))
     precision = values.fields({"precision": "trainer.cfg.train.precision"})
     return Config(model_id=model_id, codec=codec, semantic=semantic, **precision)
