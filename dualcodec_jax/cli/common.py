@@ -101,15 +101,20 @@ def show_note(text: str) -> None:
     console.print(f"note: {text}", style="yellow", markup=False, highlight=False)
 
 
-def chosen_model(model_id: str | None, weights: str | None) -> str:
-    """``--model``; without it the released model if its weights are configured, else the demo."""
+def chosen_model(
+    model_id: str | None, weights: str | None, *, instead: str = f"--model {RELEASED}"
+) -> str:
+    """``--model``; without it the released model if its weights are configured, else the demo.
+
+    ``instead`` is how the command is told to use the released one.
+    """
     if model_id is not None:
         return model_id
     if weights or os.environ.get(CODEC_VARIABLE):
         return RELEASED
     show_note(
         f"no released weights are configured, so this is the small {BUNDLED_MODEL} model that "
-        f"ships with the package, not the DualCodec release; --model {RELEASED} downloads that"
+        f"ships with the package, not the DualCodec release; {instead} downloads that"
     )
     return BUNDLED_MODEL
 

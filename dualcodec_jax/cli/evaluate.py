@@ -26,6 +26,7 @@ from rich.table import Table
 
 from dualcodec_jax.cli.common import (
     FAILED,
+    RELEASED,
     chosen_model,
     console,
     reports_errors,
@@ -198,7 +199,7 @@ def choose_systems(
     specs: list[str] = []
     chosen = list(codecs or ())
     if not chosen:
-        ours = f"dualcodec:{chosen_model(None, None)}"
+        ours = f"dualcodec:{chosen_model(None, None, instead=f'-c dualcodec:{RELEASED}')}"
         if preset is None and not counts:
             return _all_counts(ours)
         specs += () if preset is None else preset.codecs

@@ -74,7 +74,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "table3": Preset(
         name="table3",
-        title="Reconstruction at about 75 tokens per second",
+        title="Reconstruction (the paper: at about 75 tokens per second)",
         metrics=("pesq_nb", "pesq_wb", "stoi", "mcd", "utmos"),
         columns={
             "millions": "params, M",
