@@ -153,14 +153,34 @@ def semantic_features(
     num_samples = _num_samples(audio, lengths)
     audio_16k = resample(mask_time(audio, lengths), codec.sample_rate, SEMANTIC_SAMPLE_RATE)
     lengths_16k = resampled_length(num_samples, codec.sample_rate, SEMANTIC_SAMPLE_RATE)
+    frames = pooled_frames(audio.shape[1], codec)
+    features = features_of_16k(params, config, audio_16k, lengths_16k, frames)
+    return features, pooled_frames(num_samples, codec)
+
+
+def features_of_16k(
+    params: Params, config: Config, audio: Array, lengths: Array, frames: int
+) -> Array:
+    """The first ``frames`` of :func:`semantic_features`, from audio at 16 kHz.
+
+    Args:
+        params: see the module's docstring.
+        config: static.
+        audio: float32 ``[B, N]`` at 16 kHz.
+        lengths: int ``[B]``, true lengths in samples.
+        frames: static; at most as many as N samples have.
+
+    Returns:
+        float32 ``[B, frames, semantic_dim]``, normalised and pooled to the code frame rate.
+    """
     hidden = hidden_states(
-        params["semantic"], config.semantic, audio_16k, lengths_16k, _dtype(config)
+        params["semantic"], config.semantic, audio, lengths, _dtype(config)
     ).states
     statistics = params["statistics"]
     hidden = (hidden - statistics["mean"]) / jnp.sqrt(statistics["var"])
-    frames, factor = pooled_frames(audio.shape[1], codec), codec.semantic_downsample_factor
+    factor = config.codec.semantic_downsample_factor
     pooled = hidden[:, : frames * factor].reshape(hidden.shape[0], frames, factor, -1)
-    return jnp.mean(pooled, axis=2), pooled_frames(num_samples, codec)
+    return jnp.mean(pooled, axis=2)
 
 
 def check_duration(num_samples: int, config: Config) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,12 +21,23 @@ from jax import Array
 from dualcodec_jax import functional
 from dualcodec_jax.config import Config, Precision, default_semantic
 from dualcodec_jax.errors import AudioError, DualCodecWarning, InputError
-from dualcodec_jax.lengths import acoustic_frames, bucket, code_length, samples_to_cover
+from dualcodec_jax.lengths import (
+    acoustic_frames,
+    bucket,
+    code_length,
+    decoded_samples,
+    samples_to_cover,
+)
 from dualcodec_jax.model import DualCodecModel, load_semantic
 from dualcodec_jax.nn.layers import fold_weight_norm
+from dualcodec_jax.stream_decode import StreamDecoder, check_codes, decode_stream
+from dualcodec_jax.stream_encode import encode_stream
 
 ArrayLike = Any
 """A numpy array, JAX array, torch tensor, or nested list."""
+
+WHOLE_FRAMES, LONG_CHUNK_FRAMES = 1024, 512
+"""Longer utterances than the first are decoded in windows, so many frames at a time."""
 
 _encode = jax.jit(functional.encode, static_argnames=("config", "n_quantizers"))
 _decode = jax.jit(functional.decode, static_argnames=("config",))
@@ -125,8 +137,7 @@ class Inference:
             InputError: on wrong shapes, types, lengths or ``n_quantizers``.
             AudioError: if samples are not finite.
         """
-        if not self._can_encode:
-            raise InputError("this Inference was made with decode_only=True; it cannot encode")
+        self._check_can_encode()
         codec = self.config.codec
         count = self._count(n_quantizers)
         samples = _as_array(audio, "audio")
@@ -186,25 +197,115 @@ class Inference:
             InputError: on wrong shapes or types, or codes outside their codebooks.
         """
         codes = self._stack(semantic_codes, acoustic_codes)
-        batch, rows, frames = codes.shape
+        batch, _, frames = codes.shape
         true = _lengths(code_lengths, batch, frames, "code_lengths", "frames")
         if (true < 1).any():
             raise InputError("code_lengths must be at least 1")
         codes = np.where(np.arange(frames) < true[:, None, None], codes, 0)
-        self._check_range(codes)
-        longest = int(true.max())
-        padded = np.zeros((batch, rows, bucket(longest)), np.int32)
-        padded[:, :, :longest] = codes[:, :, :longest]
-        result = _decode(self.params, self.config, padded, true)
-        lengths = np.asarray(result.lengths)
+        check_codes(codes, self.config)
+        audio, lengths = self._decode(codes, true)
         if num_samples is not None:
             lengths = _num_samples(num_samples, batch)
-        audio = _fit(result.audio, int(lengths.max()))
+        audio = _fit(audio, int(lengths.max()))
         if num_samples is not None:
             audio = jnp.where(jnp.arange(audio.shape[2]) < lengths[:, None, None], audio, 0)
         return audio if code_lengths is None else (audio, jnp.asarray(lengths))
 
     decode_from_codes = decode
+
+    def encode_stream(
+        self,
+        audio: Iterable[ArrayLike],
+        n_quantizers: int | None = 8,
+        *,
+        pad_end: bool = False,
+        chunk_frames: int = 256,
+        window_seconds: float | None = None,
+        overlap_seconds: float | None = None,
+    ) -> Iterator[np.ndarray]:
+        """A recording of any length, piece by piece → its codes, at constant memory.
+
+        The semantic model sees windows of 30 s, so that codes differ a little from those of
+        :meth:`encode` on the whole (docs/long_audio.md); the demo model's are the same.
+
+        Args:
+            audio: floats ``[N]`` at 24 kHz, any N at a time.
+            n_quantizers: as in :meth:`encode`.
+            pad_end: as in :meth:`encode`.
+            chunk_frames: code frames encoded at a time.
+            window_seconds: audio that w2v-BERT sees at once; None: 30 s.
+            overlap_seconds: audio that two windows share; None: a sixth of one.
+
+        Returns:
+            An iterator of int32 ``[1, n, T]``; row 0 is semantic.
+
+        Raises:
+            InputError: on numbers out of range, or audio too short for one frame.
+            AudioError: if samples are not finite.
+        """
+        self._check_can_encode()
+        return encode_stream(
+            self.params,
+            self.config,
+            (_as_array(part, "audio") for part in audio),
+            self._count(n_quantizers),
+            pad_end=pad_end,
+            chunk_frames=chunk_frames,
+            window_seconds=window_seconds,
+            overlap_seconds=overlap_seconds,
+        )
+
+    def decode_stream(
+        self,
+        codes: Iterable[ArrayLike],
+        *,
+        chunk_frames: int = 12,
+        lookahead: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Codes as they are generated → audio as soon as it is certain.
+
+        Joined, the audio is that of :meth:`decode` on all codes, but for rounding. The first
+        comes when ``chunk_frames`` and the frames that they depend on have arrived: 27 more at
+        12.5 Hz (2.2 s), 10 at 25 Hz (0.4 s).
+
+        Args:
+            codes: ints ``[B, n, T]``, any T at a time; row 0 is semantic.
+            chunk_frames: frames decoded at a time; each chunk decodes its context again (27 + 27
+                frames at 12.5 Hz, 10 + 10 at 25 Hz), so small ones cost more.
+            lookahead: wait for fewer frames than that; approximate, see docs/long_audio.md.
+
+        Returns:
+            An iterator of float32 ``[B, 1, N]``.
+
+        Raises:
+            InputError: on wrong shapes or types, or codes outside their codebooks.
+        """
+        return decode_stream(
+            self.params,
+            self.config,
+            (_as_array(part, "codes") for part in codes),
+            chunk_frames=chunk_frames,
+            lookahead=lookahead,
+        )
+
+    def _decode(self, codes: np.ndarray, true: np.ndarray) -> tuple[Array, np.ndarray]:
+        """Audio ``[B, 1, N]`` and samples of each item; long codes go window by window."""
+        batch, rows, _ = codes.shape
+        longest = int(true.max())
+        if longest > WHOLE_FRAMES:
+            decoder = StreamDecoder(self.params, self.config, chunk_frames=LONG_CHUNK_FRAMES)
+            parts = list(decoder.whole(codes[:, :, :longest], true))
+            return jnp.asarray(np.concatenate(parts, axis=2)), decoded_samples(
+                true, self.config.codec
+            )
+        padded = np.zeros((batch, rows, bucket(longest)), np.int32)
+        padded[:, :, :longest] = codes[:, :, :longest]
+        result = _decode(self.params, self.config, padded, true)
+        return result.audio, np.asarray(result.lengths)
+
+    def _check_can_encode(self) -> None:
+        if not self._can_encode:
+            raise InputError("this Inference was made with decode_only=True; it cannot encode")
 
     def _count(self, n_quantizers: int | None) -> int:
         available = self.config.codec.n_quantizers
@@ -250,16 +351,6 @@ class Inference:
             if part.dtype.kind not in "iu":
                 raise InputError(f"codes must be integers; got {part.dtype}")
         return np.concatenate(parts, axis=1)
-
-    def _check_range(self, codes: np.ndarray) -> None:
-        for row, size in enumerate(self.config.codec.codebook_sizes[: codes.shape[1]]):
-            outside = codes[:, row][(codes[:, row] < 0) | (codes[:, row] >= size)]
-            if outside.size:
-                name = "semantic_codes" if row == 0 else f"acoustic_codes row {row - 1}"
-                raise InputError(
-                    f"{name} has the code {int(outside[0])}, outside 0…{size - 1}; these codes "
-                    f"are damaged or not of {self.config.model_id}"
-                )
 
 
 def _as_array(value: ArrayLike, name: str) -> np.ndarray:

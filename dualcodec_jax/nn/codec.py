@@ -118,9 +118,17 @@ class DualCodec(nn.Module):
 
         Audio past an item's true length is zero.
         """
+        return self.synthesise(self.dequantize(codes, num_frames), num_frames)
+
+    def dequantize(self, codes: Array, num_frames: Array | None = None) -> Array:
+        """``codes [B, n, T]`` → what the DAC decoder reads, ``[B, T, latent_dim]``."""
         latent = self._semantic_latent(self.semantic_vq.decode(codes[:, :1]), num_frames)
         if codes.shape[1] > 1:
             latent = latent + self.dac.quantizer.decode(codes[:, 1:])
+        return latent
+
+    def synthesise(self, latent: Array, num_frames: Array | None = None) -> Array:
+        """The DAC decoder alone: ``[B, T, latent_dim]`` → ``[B, decoded_samples(T), 1]``."""
         return self.dac.decoder(latent, num_frames)
 
     def __call__(
@@ -190,7 +198,15 @@ class DacCodec(nn.Module):
 
     def decode(self, codes: Array, num_frames: Array | None = None) -> Array:
         """Waveform ``[B, decoded_samples(T), 1]`` of ``codes [B, n, T]``, any prefix n ≥ 1."""
-        return self.dac.decoder(self.dac.quantizer.decode(codes), num_frames)
+        return self.synthesise(self.dequantize(codes), num_frames)
+
+    def dequantize(self, codes: Array, num_frames: Array | None = None) -> Array:
+        """As :meth:`DualCodec.dequantize`."""
+        return self.dac.quantizer.decode(codes)
+
+    def synthesise(self, latent: Array, num_frames: Array | None = None) -> Array:
+        """As :meth:`DualCodec.synthesise`."""
+        return self.dac.decoder(latent, num_frames)
 
     def __call__(
         self,
