@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "audio.io": ("audio_info", "read_audio", "write_audio"),
     "audio.load": ("load_audio",),
+    "audio.reader": ("AudioReader", "audio_info", "read_audio"),
     "audio.resample": ("resample",),
+    "audio.writer": ("audio_writer", "write_audio"),
     "config": ("Config", "DualCodecConfig", "W2vBertConfig", "get_config"),
     "container": ("CodeFile", "read_codes", "write_codes"),
     "convert.files": ("convert_file", "export_torch"),
@@ -37,9 +38,10 @@ _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in name
 __all__ = ["__version__", *sorted(_MODULE_OF)]
 
 if TYPE_CHECKING:
-    from dualcodec_jax.audio.io import audio_info, read_audio, write_audio
     from dualcodec_jax.audio.load import load_audio
+    from dualcodec_jax.audio.reader import AudioReader, audio_info, read_audio
     from dualcodec_jax.audio.resample import resample
+    from dualcodec_jax.audio.writer import audio_writer, write_audio
     from dualcodec_jax.config import Config, DualCodecConfig, W2vBertConfig, get_config
     from dualcodec_jax.container import CodeFile, read_codes, write_codes
     from dualcodec_jax.convert.files import convert_file, export_torch

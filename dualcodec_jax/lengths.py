@@ -18,6 +18,8 @@ SEMANTIC_SAMPLE_RATE = 16000
 FBANK_LENGTH, FBANK_HOP, FBANK_STACK = 400, 160, 2
 """Window and hop in samples at 16 kHz, of w2v-BERT's filterbank and of Whisper's spectrogram alike,
 and frames that become one: stacked before w2v-BERT, by the second convolution of Whisper."""
+WHOLE_SECONDS = 120.0
+"""Longest audio file that is encoded whole unless told otherwise, in seconds."""
 
 Int = Any
 """A Python int, a numpy integer array or a JAX integer array."""

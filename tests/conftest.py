@@ -11,7 +11,7 @@ import pytest
 from calibration import calibrated
 
 from dualcodec_jax import config
-from dualcodec_jax.audio.io import read_audio
+from dualcodec_jax.audio.reader import read_audio
 from dualcodec_jax.audio.resample import resample
 from dualcodec_jax.inference import Inference
 from dualcodec_jax.model import DualCodecModel

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualcodec_jax.audio.io import write_audio
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.evaluation.codecs import CodecAbsent, CodecFailure, CodecInfo, Coded
 from dualcodec_jax.evaluation.datasets import Item
 from dualcodec_jax.evaluation.metrics.base import MetricAbsent, MetricFailure, MetricInfo

@@ -92,6 +92,19 @@ def test_upstream_lengths_give_the_originals_frames_and_samples(
     assert codes.num_samples == decoded_samples(frames, TINY) < CLIP
 
 
+def test_long_recordings_are_encoded_in_windows(tmp_path: Path) -> None:
+    source = tmp_path / "long.wav"
+    soundfile.write(source, 0.1 * np.random.default_rng(0).standard_normal(9 * RATE), RATE)
+    options = ("-o", tmp_path, "--whole-seconds", 4, "--window-seconds", 3, *MODEL)
+    result = run("encode", source, *options)
+    assert result.exit_code == 0, result.output
+    assert "3 s at a time" in " ".join(result.stderr.split())
+    codes = read_codes(tmp_path / "long.dualcodec")
+    assert codes.num_samples == 9 * RATE
+    message = fails(2, "encode", source, "-o", tmp_path / "x", "--overlap-seconds", 20, *MODEL)
+    assert "cannot overlap" in message
+
+
 def test_existing_outputs_are_refused_before_any_work(clips: Path, tmp_path: Path) -> None:
     old = tmp_path / "codes" / "sub" / "b.dualcodec"
     old.parent.mkdir(parents=True)

@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualcodec_jax.audio.io import read_audio
+from dualcodec_jax.audio.reader import read_audio
 from dualcodec_jax.data.config import DataConfig
 from dualcodec_jax.data.errors import DataError
 from dualcodec_jax.data.records import FileSlice, Record

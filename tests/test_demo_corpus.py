@@ -13,7 +13,8 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 
-from dualcodec_jax.audio.io import read_audio, write_audio
+from dualcodec_jax.audio.reader import read_audio
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.data.folder import FolderSource
 from dualcodec_jax.errors import InputError
 

@@ -17,8 +17,8 @@ import micro
 import numpy as np
 import pytest
 
-from dualcodec_jax.audio.io import write_audio
-from dualcodec_jax.audio.load import resample_clip
+from dualcodec_jax.audio.resample import resample_clip
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.convert.files import codec_shapes
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.evaluation.codecs import CodecAbsent, CodecFailure, available_codecs, open_codec

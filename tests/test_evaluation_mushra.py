@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dualcodec_jax.audio.io import audio_info, read_audio, write_audio
+from dualcodec_jax.audio.reader import audio_info, read_audio
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.cli.main import app
 from dualcodec_jax.errors import AudioError, InputError
 from dualcodec_jax.evaluation.mushra import (

@@ -18,7 +18,7 @@ from evaluation_standins import (
     make_items,
 )
 
-from dualcodec_jax.audio.io import read_audio
+from dualcodec_jax.audio.reader import read_audio
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.evaluation import recognisers
 from dualcodec_jax.evaluation.cache import Store, folder_name, rounded

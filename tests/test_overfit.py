@@ -12,8 +12,8 @@ pytest.importorskip("grain")
 pytest.importorskip("hydra")
 pytest.importorskip("orbax.checkpoint")
 
-from dualcodec_jax.audio.io import write_audio
 from dualcodec_jax.audio.load import load_audio
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.train.logs import read_records
 from dualcodec_jax.train.loop import train
 from dualcodec_jax.train.options import compose

@@ -19,7 +19,11 @@ from micro import OBJECTIVE, QUICK
 from dualcodec_jax import losses, random_semantic
 from dualcodec_jax.errors import ConfigError
 from dualcodec_jax.train import step as train
-from dualcodec_jax.train.config import MelLossConfig, ScheduleConfig
+from dualcodec_jax.train.config import (
+    CodebookConfig,
+    MelLossConfig,
+    ScheduleConfig,
+)
 from dualcodec_jax.train.objective import Reconstruction, generator_objective, reach
 from dualcodec_jax.train.optimizer import (
     ACOUSTIC,
@@ -108,6 +112,21 @@ def test_a_bypass_step_leaves_the_acoustic_part_alone(
         for a, b in zip(before.code_frequency, after.code_frequency, strict=True)
     ]
     assert rows == [False, True, True, True]
+
+
+def test_codes_can_be_kept(state: TrainState, frozen: Any, speech: np.ndarray) -> None:
+    """Even where codebooks move by themselves; all of the decoder still learns."""
+    config = dataclasses.replace(
+        OBJECTIVE, codebooks=CodebookConfig(rate=0.1, restart=0.1), keep_codes=True
+    )
+    batch = speech_batch(speech)
+    function = jax.jit(functools.partial(train.train_step, config, bypass=False))
+    step = function.lower(state, frozen, batch).compile(compiler_options=QUICK)
+    before, _ = step(state, frozen, batch)
+    after, _ = step(before, frozen, batch)
+    decoder = {name for name in leaves(state.generator) if name.startswith("dac/decoder/")}
+    assert decoder
+    assert changed(before.generator, after.generator) == decoder
 
 
 def test_a_bad_step_is_skipped_and_counted(

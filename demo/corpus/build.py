@@ -15,7 +15,8 @@ import numpy as np
 from corpus.clips import SAMPLE_RATE, Rejected, clips
 from corpus.packages import Packages
 from corpus.sources import SPLITS, VALID, Item, Source, splits
-from dualcodec_jax.audio.io import read_audio, write_audio
+from dualcodec_jax.audio.reader import read_audio
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.paths import replacing
 

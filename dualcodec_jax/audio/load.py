@@ -1,16 +1,14 @@
-"""Any audio file as mono float32 at the codec's sample rate."""
+"""Any audio file as mono float32 at the codec's sample rate, whole or block by block."""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from dualcodec_jax.audio.io import DEFAULT_MAX_SECONDS, Audio, read_audio
-from dualcodec_jax.audio.resample import resample
-from dualcodec_jax.lengths import bucket, resampled_length
+from dualcodec_jax.audio.reader import DEFAULT_MAX_SECONDS, Audio, AudioReader
+from dualcodec_jax.audio.resample import StreamResampler
 
 
 def load_audio(
@@ -32,24 +30,37 @@ def load_audio(
     Raises:
         AudioError: if the file cannot be used; the message says why.
     """
-    audio = read_audio(path, max_seconds=max_seconds)
-    if audio.sample_rate == sample_rate:
-        return audio
-    note = f"resampled from {audio.sample_rate} to {sample_rate} Hz"
-    return dataclasses.replace(
-        audio,
-        samples=resample_clip(audio.samples, audio.sample_rate, sample_rate),
-        sample_rate=sample_rate,
-        notes=(*audio.notes, note),
-    )
+    stream = AudioStream(path, sample_rate, max_seconds=max_seconds)
+    samples = np.concatenate(list(stream))
+    return Audio(samples, sample_rate, stream.notes)
 
 
-def resample_clip(samples: np.ndarray, orig_rate: int, new_rate: int) -> np.ndarray:
-    """Resample ``samples [N]``; lengths are padded to buckets, so few of them compile."""
-    padded = np.zeros(bucket(samples.size), np.float32)
-    padded[: samples.size] = samples
-    result = _resample(padded, orig_rate, new_rate)
-    return np.asarray(result)[: resampled_length(samples.size, orig_rate, new_rate)]
+class AudioStream:
+    """:func:`load_audio` block by block, for files of any length.
 
+    Iterating gives float32 ``[N]``, any N, and raises :class:`AudioError` where the file cannot be
+    used further.
 
-_resample = jax.jit(resample, static_argnums=(1, 2))
+    Attributes:
+        seconds: duration according to the header; None if it does not say.
+        notes: sentences on what changed the signal; complete when all of it was read.
+    """
+
+    def __init__(
+        self, path: str | Path, sample_rate: int = 24000, *, max_seconds: float | None = None
+    ) -> None:
+        """Check the header. Arguments: see :func:`load_audio`."""
+        self._reader, self._sample_rate = AudioReader(path, max_seconds=max_seconds), sample_rate
+        self.seconds = self._reader.info.seconds
+        self.notes = self._reader.notes
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Read the file from its beginning."""
+        rate = self._reader.info.sample_rate
+        resampler = StreamResampler(rate, self._sample_rate)
+        for block in self._reader:
+            yield resampler.push(block)
+        yield resampler.finish()
+        self.notes = self._reader.notes
+        if rate != self._sample_rate:
+            self.notes += (f"resampled from {rate} to {self._sample_rate} Hz",)

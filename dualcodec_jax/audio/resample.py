@@ -96,6 +96,12 @@ class StreamResampler:
         return np.asarray(_jit_filter(part[None], self._orig, self._new))[0]
 
 
+def resample_clip(samples: np.ndarray, orig_rate: int, new_rate: int) -> np.ndarray:
+    """:func:`resample` for one signal ``[N]`` on the host; no length compiles anew."""
+    resampler = StreamResampler(orig_rate, new_rate)
+    return np.concatenate([resampler.push(samples), resampler.finish()])
+
+
 def _ratio(orig_rate: int, new_rate: int) -> tuple[int, int]:
     common = math.gcd(orig_rate, new_rate)
     return orig_rate // common, new_rate // common

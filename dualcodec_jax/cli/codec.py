@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from dualcodec_jax.audio.io import DEFAULT_MAX_SECONDS
 from dualcodec_jax.cli.common import (
+    Bars,
     OverwriteOption,
     PrecisionChoice,
     PrecisionOption,
@@ -24,6 +24,7 @@ from dualcodec_jax.cli.common import (
     show_note,
 )
 from dualcodec_jax.errors import InputError
+from dualcodec_jax.lengths import WHOLE_SECONDS
 
 if TYPE_CHECKING:
     from dualcodec_jax.container import CodeFile
@@ -58,7 +59,33 @@ UpstreamOption = Annotated[
     ),
 ]
 MaxSecondsOption = Annotated[
-    float, typer.Option("--max-seconds", help="Refuse longer audio files; 0 lifts the limit.")
+    float | None,
+    typer.Option(
+        "--max-seconds", help="Refuse longer audio files. Default: no limit.", show_default=False
+    ),
+]
+WholeSecondsOption = Annotated[
+    float,
+    typer.Option(
+        "--whole-seconds",
+        help="Encode longer recordings in overlapping windows, at constant memory.",
+    ),
+]
+WindowOption = Annotated[
+    float | None,
+    typer.Option(
+        "--window-seconds",
+        help="Audio that w2v-BERT sees at once in these. Default: 30.",
+        show_default=False,
+    ),
+]
+OverlapOption = Annotated[
+    float | None,
+    typer.Option(
+        "--overlap-seconds",
+        help="Audio that two windows share. Default: a sixth of one.",
+        show_default=False,
+    ),
 ]
 
 
@@ -75,19 +102,30 @@ def encode(
     precision: PrecisionOption = PrecisionChoice.float32,
     overwrite: OverwriteOption = False,
     upstream_lengths: UpstreamOption = False,
-    max_seconds: MaxSecondsOption = DEFAULT_MAX_SECONDS,
+    max_seconds: MaxSecondsOption = None,
+    whole_seconds: WholeSecondsOption = WHOLE_SECONDS,
+    window_seconds: WindowOption = None,
+    overlap_seconds: OverlapOption = None,
 ) -> None:
-    """Audio files → .dualcodec files. Folder structure is kept."""
+    """Audio files → .dualcodec files, at any length. Folder structure is kept."""
     from dualcodec_jax.container import write_codes
     from dualcodec_jax.paths import find_audio_files
 
     _check_count(n_quantizers)
     plan = plan_outputs(find_audio_files(files), output, ".dualcodec", overwrite)
     inference = load_inference(chosen_model(model, weights), weights, w2v, precision.value)
+    encoder = _encoder(
+        inference,
+        n_quantizers,
+        upstream_lengths=upstream_lengths,
+        max_seconds=max_seconds,
+        whole_seconds=whole_seconds,
+        window_seconds=window_seconds,
+        overlap_seconds=overlap_seconds,
+    )
 
-    def work(path: Path, target: Path) -> None:
-        samples = load_file(path, inference.config.codec.sample_rate, max_seconds)
-        codes = encode_samples(inference, samples, n_quantizers, upstream_lengths)
+    def work(path: Path, target: Path, bars: Bars) -> None:
+        codes = encoder(path, bars)
         size = write_codes(target, codes, overwrite=overwrite)
         if len(plan) == 1:
             console.print(
@@ -114,9 +152,9 @@ def decode(
     upstream_lengths: UpstreamOption = False,
 ) -> None:
     """Code files (.dualcodec) → wav files. The model is the one named in each file."""
-    from dualcodec_jax.audio.io import write_audio
     from dualcodec_jax.container import read_codes
     from dualcodec_jax.errors import CodeFileError
+    from dualcodec_jax.files import decode_file
     from dualcodec_jax.paths import find_files
 
     _check_count(n_quantizers)
@@ -124,15 +162,20 @@ def decode(
     plan = plan_outputs(inputs, output, ".wav", overwrite)
     models: dict[str, Inference] = {}
 
-    def work(path: Path, target: Path) -> None:
+    def work(path: Path, target: Path, bars: Bars) -> None:
         codes = read_codes(path)
         if codes.model_id not in models:
             models[codes.model_id] = load_inference(
                 codes.model_id, weights, None, precision.value, decode_only=True
             )
-        inference = models[codes.model_id]
-        audio = decode_codes(inference, codes, n_quantizers, upstream_lengths)
-        write_audio(target, audio, codes.sample_rate)
+        decode_file(
+            models[codes.model_id],
+            codes,
+            target,
+            n_quantizers,
+            upstream_lengths=upstream_lengths,
+            progress=bars.within(path.name),
+        )
 
     process_each(plan, "decoding", work)
 
@@ -150,86 +193,59 @@ def reconstruct(
     precision: PrecisionOption = PrecisionChoice.float32,
     overwrite: OverwriteOption = False,
     upstream_lengths: UpstreamOption = False,
-    max_seconds: MaxSecondsOption = DEFAULT_MAX_SECONDS,
+    max_seconds: MaxSecondsOption = None,
+    whole_seconds: WholeSecondsOption = WHOLE_SECONDS,
+    window_seconds: WindowOption = None,
+    overlap_seconds: OverlapOption = None,
 ) -> None:
     """Audio files → codes → wav files, for listening to what the codec keeps."""
-    from dualcodec_jax.audio.io import write_audio
+    from dualcodec_jax.files import decode_file
     from dualcodec_jax.paths import find_audio_files
 
     _check_count(n_quantizers)
     plan = plan_outputs(find_audio_files(files), output, ".wav", overwrite)
     inference = load_inference(chosen_model(model, weights), weights, w2v, precision.value)
+    encoder = _encoder(
+        inference,
+        n_quantizers,
+        upstream_lengths=upstream_lengths,
+        max_seconds=max_seconds,
+        whole_seconds=whole_seconds,
+        window_seconds=window_seconds,
+        overlap_seconds=overlap_seconds,
+    )
 
-    def work(path: Path, target: Path) -> None:
-        samples = load_file(path, inference.config.codec.sample_rate, max_seconds)
-        codes = encode_samples(inference, samples, n_quantizers, upstream_lengths)
-        audio = decode_codes(inference, codes, None, upstream_lengths)
-        write_audio(target, audio, codes.sample_rate)
+    def work(path: Path, target: Path, bars: Bars) -> None:
+        codes = encoder(path, bars)
+        decode_file(
+            inference,
+            codes,
+            target,
+            upstream_lengths=upstream_lengths,
+            progress=bars.within(f"decoding {path.name}"),
+        )
 
     process_each(plan, "reconstructing", work)
 
 
-def load_file(path: Path, sample_rate: int, max_seconds: float) -> np.ndarray:
-    """Samples ``[N]`` of an audio file at ``sample_rate``; what changed the signal is shown."""
-    from dualcodec_jax.audio.load import load_audio
+def _encoder(
+    inference: Inference, n_quantizers: int | None, **options: Any
+) -> Callable[[Path, Bars], CodeFile]:
+    """``encode_file`` with these options, checked, which shows notes and how far it is."""
+    from dualcodec_jax.files import encode_file
+    from dualcodec_jax.stream_encode import semantic_windows
 
-    audio = load_audio(path, sample_rate, max_seconds=max_seconds or None)
-    for note in audio.notes:
-        show_note(f"{path}: {note}")
-    return audio.samples
+    if inference.config.codec.is_dual:
+        semantic_windows(inference.config, options["window_seconds"], options["overlap_seconds"])
 
+    def encode(path: Path, bars: Bars) -> CodeFile:
+        progress = bars.within(f"encoding {path.name}")
+        codes, notes = encode_file(inference, path, n_quantizers, progress=progress, **options)
+        for note in notes:
+            show_note(f"{path}: {note}")
+        return codes
 
-def encode_samples(
-    inference: Inference,
-    samples: np.ndarray,
-    n_quantizers: int | None,
-    upstream_lengths: bool = False,
-) -> CodeFile:
-    """Codes of ``samples [N]``, with the length that decoding will give back."""
-    from dualcodec_jax.container import CodeFile
-    from dualcodec_jax.lengths import decoded_samples
-
-    config = inference.config.codec
-    semantic, acoustic = inference.encode(
-        samples.reshape(1, 1, -1), n_quantizers, pad_end=not upstream_lengths
-    )[:2]
-    rows = semantic if acoustic is None else np.concatenate([semantic, acoustic], axis=1)
-    codes = np.asarray(rows)[0]
-    return CodeFile(
-        codes=codes,
-        model_id=inference.config.model_id,
-        sample_rate=config.sample_rate,
-        hop_length=config.hop_length,
-        num_samples=(decoded_samples(codes.shape[1], config) if upstream_lengths else samples.size),
-        codebook_sizes=config.codebook_sizes[: codes.shape[0]],
-    )
-
-
-def decode_codes(
-    inference: Inference,
-    codes: CodeFile,
-    n_quantizers: int | None = None,
-    upstream_lengths: bool = False,
-) -> np.ndarray:
-    """Audio ``[N]`` of one code file, with at most ``n_quantizers`` of its codes per frame.
-
-    Raises:
-        InputError: if the file's sizes are not those of the model it names.
-    """
-    config = inference.config.codec
-    expected = (config.sample_rate, config.hop_length, config.codebook_sizes[: codes.n_quantizers])
-    if (codes.sample_rate, codes.hop_length, codes.codebook_sizes) != expected:
-        raise InputError(
-            f"the file says {codes.model_id}, but its sample rate, hop or codebook sizes are not "
-            "those of that model"
-        )
-    rows = codes.codes[None, :n_quantizers]
-    audio = inference.decode(
-        rows[:, :1],
-        rows[:, 1:] if rows.shape[1] > 1 else None,
-        num_samples=None if upstream_lengths else codes.num_samples,
-    )
-    return np.asarray(audio)[0, 0]
+    return encode
 
 
 def _check_count(n_quantizers: int | None) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -14,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
@@ -182,39 +180,78 @@ def plan_outputs(
     return plan
 
 
-@contextmanager
-def progress_bar(total: int, what: str) -> Iterator[Callable[[], None]]:
-    """A progress bar over ``total`` items; yields the function that advances it by one."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=total < 2) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda: progress.advance(task)
+class Bars:
+    """Progress bars: over all inputs, and within one that takes long. Use in a with statement."""
+
+    LONG = 120.0
+    """Seconds of audio from which on an input has a bar of its own."""
+
+    def __init__(self, total: int, what: str) -> None:
+        """``total`` inputs; one alone has no bar but its own."""
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[done]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=total < 2,
+        )
+        self._total = total
+        self._all = self._bars.add_task(what, total=total, visible=total > 1, done=f"0/{total}")
+        self._finished = 0
+
+    def __enter__(self) -> Bars:
+        """Show the bars."""
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Leave them as they are."""
+        self._bars.stop()
+
+    def advance(self) -> None:
+        """One more input is done."""
+        self._finished += 1
+        done = f"{self._finished}/{self._total}"
+        self._bars.update(self._all, completed=self._finished, done=done)
+
+    def within(self, what: str) -> Callable[[float, float | None], None]:
+        """A function that takes seconds of audio that are done, and all there are, if known."""
+        task = self._bars.add_task(what, total=None, visible=False, done="")
+
+        def show(done: float, seconds: float | None) -> None:
+            long = max(done, seconds or 0) >= self.LONG and done != seconds
+            total = None if seconds is None else max(done, seconds)
+            shown = _hours(done) if total is None else f"{_hours(done)} of {_hours(total)}"
+            self._bars.update(task, completed=done, total=total, visible=long, done=shown)
+
+        return show
+
+
+def _hours(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def process_each(
-    plan: Sequence[tuple[Path, Path]], what: str, work: Callable[[Path, Path], None]
+    plan: Sequence[tuple[Path, Path]], what: str, work: Callable[[Path, Path, Bars], None]
 ) -> None:
-    """Run ``work(input, output)`` on every pair; report failures and exit with status 1 if any.
+    """Run ``work(input, output, bars)`` on each pair; report failures, and exit with 1 if any.
 
     Weights that cannot be loaded end the run: no input could succeed.
     """
     failed = 0
-    with progress_bar(len(plan), what) as advance:
+    with Bars(len(plan), what) as bars:
         for path, target in plan:
             try:
-                work(path, target)
+                work(path, target, bars)
             except (HubError, WeightsError):
                 raise
             except DualCodecError as error:
                 show_error(error, path)
                 failed += 1
-            advance()
+            bars.advance()
     if failed:
         if len(plan) > 1:
             console.print(f"{failed} of {len(plan)} inputs failed", style="red")

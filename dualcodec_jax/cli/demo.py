@@ -15,8 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dualcodec_jax.audio.io import DEFAULT_MAX_SECONDS
-from dualcodec_jax.cli.codec import ModelOption, decode_codes, encode_samples, load_file
+from dualcodec_jax.cli.codec import ModelOption
 from dualcodec_jax.cli.common import (
     WeightsOption,
     chosen_model,
@@ -48,15 +47,17 @@ def demo(
 
     Writes the code file, the audio decoded from every number of codes a frame, and a picture.
     """
-    from dualcodec_jax.audio.io import write_audio
+    from dualcodec_jax.audio.load import load_audio
+    from dualcodec_jax.audio.writer import write_audio
     from dualcodec_jax.container import read_codes, write_codes
+    from dualcodec_jax.files import decode_codes, encode_samples
 
     if output.is_file():
         raise InputError(f"{output}: is a file; name a folder with -o")
     clip = Path(str(resources.files("dualcodec_jax") / "assets" / CLIP))
     model_id = chosen_model(model, weights)
     inference, loading = _timed(lambda: load_inference(model_id, weights, None, "float32"))
-    samples = load_file(clip, inference.config.codec.sample_rate, DEFAULT_MAX_SECONDS)
+    samples = load_audio(clip, inference.config.codec.sample_rate).samples
     encode = functools.partial(encode_samples, inference, samples, None)
     codes, first = _timed(encode)
     _, again = _timed(encode)

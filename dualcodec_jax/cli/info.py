@@ -114,7 +114,7 @@ def _code_facts(path: Path) -> dict[str, Any]:
 
 
 def _audio_facts(path: Path) -> dict[str, Any]:
-    from dualcodec_jax.audio.io import audio_info
+    from dualcodec_jax.audio.reader import audio_info
     from dualcodec_jax.lengths import code_length, resampled_length, samples_to_cover
 
     header = audio_info(path)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dualcodec_jax.audio.headers import ESTIMATED_FORMATS, read_header
-from dualcodec_jax.audio.io import Audio, read_audio
+from dualcodec_jax.audio.reader import Audio, read_audio
 from dualcodec_jax.data.config import DataConfig
 from dualcodec_jax.data.errors import DataError
 from dualcodec_jax.data.records import Record, Source

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dualcodec_jax.audio.io import read_audio, write_audio
+from dualcodec_jax.audio.reader import read_audio
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.errors import AudioError
 from dualcodec_jax.paths import replacing
 

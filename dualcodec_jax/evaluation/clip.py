@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualcodec_jax.audio.load import load_audio, resample_clip
+from dualcodec_jax.audio.load import load_audio
+from dualcodec_jax.audio.resample import resample_clip
 from dualcodec_jax.errors import DualCodecError
 from dualcodec_jax.evaluation.cache import (
     ClipRecord,

@@ -24,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from dualcodec_jax.audio.io import audio_info, read_audio, write_audio
 from dualcodec_jax.audio.load import load_audio
+from dualcodec_jax.audio.reader import audio_info, read_audio
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.evaluation.codecs.base import Samples, fit_length
 from dualcodec_jax.paths import replacing

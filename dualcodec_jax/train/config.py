@@ -147,6 +147,7 @@ class ObjectiveConfig:
         discriminator_schedule: learning rate of the discriminator.
         bypass_rate: share of the steps that decode from the semantic latent alone.
         accumulate: micro-batches per step.
+        keep_codes: train the decoder alone, so that the same audio keeps its codes.
         checkpoint_discriminators: recompute their activations in the backward pass, which saves
             memory and takes time.
         seed: from which, with the step's number, every random draw follows.
@@ -163,6 +164,7 @@ class ObjectiveConfig:
     discriminator_schedule: ScheduleConfig = ScheduleConfig(constant=True)
     bypass_rate: float = 0.125
     accumulate: int = 1
+    keep_codes: bool = False
     checkpoint_discriminators: bool = False
     seed: int = 43
     max_bad_steps: int = 20

@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from dualcodec_jax.audio.io import write_audio
 from dualcodec_jax.audio.load import load_audio
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.config import Config
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.evaluation.metrics import Metric, MetricFailure, open_metric

@@ -77,7 +77,9 @@ def train_step(
         bypass=bypass,
     )
     frequency = _code_frequency(state.code_frequency, assignment.codes)
-    if config.codebooks.moving:
+    if config.keep_codes:
+        g_params = _with_decoder(state.generator, g_params["dac"]["decoder"])
+    elif config.codebooks.moving:
         key = jax.random.fold_in(jax.random.key(config.seed + 1), state.step)
         g_params, frequency = update_codebooks(
             config.codebooks, config.model.codec, g_params, assignment, frequency, key
@@ -197,7 +199,14 @@ def _accumulated_gradients(
     return d_params, d_optimizer, d_terms, g_gradients, g_terms, assignment
 
 
+def _with_decoder(generator: Params, decoder: Params) -> Params:
+    """``generator`` with another DAC decoder, the one part that codes do not depend on."""
+    return {**generator, "dac": {**generator["dac"], "decoder": decoder}}
+
+
 def _reconstruct(config: ObjectiveConfig, params: Params, batch: Batch, bypass: bool) -> Any:
+    if config.keep_codes:
+        params = _with_decoder(lax.stop_gradient(params), params["dac"]["decoder"])
     return reconstruct(
         config, params, batch["audio"], batch.get("features"), batch["active"], bypass=bypass
     )

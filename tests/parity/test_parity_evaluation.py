@@ -23,7 +23,7 @@ import upstream
 import yaml
 from upstream import Release
 
-from dualcodec_jax.audio.io import write_audio
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.errors import InputError, WeightsError
 from dualcodec_jax.evaluation.codecs import (
     CodecAbsent,

@@ -13,8 +13,8 @@ import pytest
 import torch
 import transformers
 
-from dualcodec_jax.audio.io import read_audio
 from dualcodec_jax.audio.log_mel import whisper_log_mel
+from dualcodec_jax.audio.reader import read_audio
 from dualcodec_jax.config import WhisperConfig
 from dualcodec_jax.convert.engine import to_jax
 from dualcodec_jax.convert.files import read_file, semantic_shapes

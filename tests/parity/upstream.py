@@ -26,7 +26,7 @@ import yaml
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
 
 import dualcodec_jax
-from dualcodec_jax.audio.io import read_audio
+from dualcodec_jax.audio.reader import read_audio
 from dualcodec_jax.config import DualCodecConfig
 from dualcodec_jax.convert.files import GENERATOR_FILES, STATISTICS_FILE
 

@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from dualcodec_jax.audio.io import read_audio, write_audio
+from dualcodec_jax.audio.reader import read_audio
+from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.evaluation.codecs.base import (
     CodecFailure,

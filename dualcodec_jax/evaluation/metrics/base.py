@@ -133,7 +133,7 @@ def resampled(samples: np.ndarray, sample_rate: int, new_rate: int) -> np.ndarra
     """``samples [N]`` at ``new_rate``, float32."""
     if sample_rate == new_rate:
         return samples.astype(np.float32)
-    from dualcodec_jax.audio.load import resample_clip
+    from dualcodec_jax.audio.resample import resample_clip
 
     return resample_clip(samples, sample_rate, new_rate)
 

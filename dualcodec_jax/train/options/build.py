@@ -141,6 +141,7 @@ def _objective(values: _Values) -> ObjectiveConfig:
     adamw |= values.fields({"max_grad_norm": f"{train}.max_grad_norm"})
     optional = {
         "bypass_rate": "trainer.cfg.bypass_rate",
+        "keep_codes": f"{train}.keep_codes",
         "checkpoint_discriminators": f"{train}.checkpoint_discriminators",
         "seed": "trainer.args.seed",
         "max_bad_steps": f"{train}.max_bad_steps",

@@ -159,6 +159,7 @@ SECTIONS: dict[str, dict[str, Kind]] = {
         "gradient_accumulation_step": INTEGER,
         "precision": one_of("float32", "bfloat16"),
         "disable_mixed_precision": FLAG,
+        "keep_codes": FLAG,
         "checkpoint_discriminators": FLAG,
         "save_checkpoint_stride": ONE_INTEGER,
         "keep_last": ONE_INTEGER,
