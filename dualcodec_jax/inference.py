@@ -8,8 +8,9 @@ buckets so that a new length does not recompile, and runs the pure functions of
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -288,6 +289,69 @@ class Inference:
             lookahead=lookahead,
         )
 
+    def warmup(
+        self,
+        max_seconds: float,
+        *,
+        min_seconds: float = 0.5,
+        batch_sizes: Iterable[int] = (1,),
+        n_quantizers: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Compile for every padded length that clips of such durations can have.
+
+        Lengths are padded to eight buckets an octave (less than 12.5 % of padding), so clips of
+        half a second to a minute take 55 to 57 programs of each kind. With
+        :func:`dualcodec_jax.compilation.enable_cache` the next process finds them on disk.
+
+        Args:
+            max_seconds: of the longest clip.
+            min_seconds: of the shortest.
+            batch_sizes: that will come; each compiles anew.
+            n_quantizers: as in :meth:`encode`; None: all.
+            progress: called with (programs compiled, programs).
+
+        Returns:
+            The number of programs.
+
+        Raises:
+            InputError: if ``min_seconds`` exceeds ``max_seconds``, or is too short to encode.
+        """
+        codec, count = self.config.codec, self._count(n_quantizers)
+        if not 0 < min_seconds <= max_seconds:
+            raise InputError(
+                f"min_seconds {min_seconds} must be positive and at most max_seconds {max_seconds}"
+            )
+        samples = [
+            samples_to_cover(round(seconds * codec.sample_rate), codec)
+            for seconds in (min_seconds, max_seconds)
+        ]
+        shapes: list[tuple[Callable[[int, int], None], int]] = []
+        if self._can_encode:
+            shapes += [
+                (functools.partial(self._warm_encode, count), frames)
+                for frames in _buckets(*(acoustic_frames(size, codec) for size in samples))
+            ]
+        shapes += [
+            (functools.partial(self._warm_decode, count), frames)
+            for frames in _buckets(*(code_length(size, codec) for size in samples))
+        ]
+        programs = [(warm, batch, frames) for batch in batch_sizes for warm, frames in shapes]
+        for index, (warm, batch, frames) in enumerate(programs):
+            warm(batch, frames)
+            if progress is not None:
+                progress(index + 1, len(programs))
+        return len(programs)
+
+    def _warm_encode(self, count: int, batch: int, frames: int) -> None:
+        audio = np.zeros((batch, 1, frames * self.config.codec.hop_length), np.float32)
+        lengths = np.full(batch, audio.shape[2], np.int32)
+        jax.block_until_ready(_encode(self.params, self.config, audio, lengths, count))
+
+    def _warm_decode(self, count: int, batch: int, frames: int) -> None:
+        codes = np.zeros((batch, count, frames), np.int32)
+        jax.block_until_ready(self._decode(codes, np.full(batch, frames, np.int32))[0])
+
     def _decode(self, codes: np.ndarray, true: np.ndarray) -> tuple[Array, np.ndarray]:
         """Audio ``[B, 1, N]`` and samples of each item; long codes go window by window."""
         batch, rows, _ = codes.shape
@@ -384,6 +448,10 @@ def _num_samples(value: ArrayLike, batch: int) -> np.ndarray:
     if lengths.dtype.kind not in "iu" or lengths.shape not in ((), (batch,)) or lengths.min() < 0:
         raise InputError(f"num_samples must be one integer or {batch}, none negative")
     return np.broadcast_to(lengths, (batch,)).astype(np.int32)
+
+
+def _buckets(shortest: int, longest: int) -> list[int]:
+    return sorted({bucket(frames) for frames in range(shortest, longest + 1)})
 
 
 def _fit(audio: Array, num_samples: int) -> Array:

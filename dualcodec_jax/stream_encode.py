@@ -158,10 +158,10 @@ class StreamEncoder:
         self._audio = _Buffer(np.zeros(0, np.float32))
         self._done = 0
         """Frames whose codes were given out."""
-        self._semantic: _SemanticStream | None = None
+        self._semantic: SemanticStream | None = None
         if codec.is_dual:
             self.windows = semantic_windows(config, window_seconds, overlap_seconds)
-            self._semantic = _SemanticStream(params, config, self.windows)
+            self._semantic = SemanticStream(params, config, self.windows)
 
     def push(self, samples: Any) -> Iterator[np.ndarray]:
         """Add audio; give out the codes that it completes.
@@ -253,10 +253,15 @@ def encode_stream(
     yield from encoder.finish(pad_end)
 
 
-class _SemanticStream:
-    """Semantic features of audio that arrives piece by piece."""
+class SemanticStream:
+    """Semantic features of audio that arrives piece by piece.
+
+    Attributes:
+        features: so far, a growing ``[T, semantic_dim]``, normalised, at the code frame rate.
+    """
 
     def __init__(self, params: Params, config: Config, windows: SemanticWindows) -> None:
+        """Prepare; ``params`` and ``config`` as for :class:`StreamEncoder`."""
         codec = config.codec
         self._params, self._config, self._windows = params, config, windows
         self._resampler = StreamResampler(codec.sample_rate, SEMANTIC_SAMPLE_RATE)
@@ -268,6 +273,7 @@ class _SemanticStream:
         self.features = _Buffer(np.zeros((0, codec.semantic_dim), np.float32))
 
     def push(self, samples: np.ndarray) -> None:
+        """Add audio, float32 ``[N]`` at the codec's sample rate."""
         self._hear(self._resampler.push(samples))
 
     def _hear(self, samples: np.ndarray) -> None:

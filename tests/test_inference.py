@@ -843,3 +843,23 @@ def test_the_readme_runs(
     assert names["frames"].tolist() == frames
     assert names["samples"].tolist() == [decoded_samples(n, TINY) for n in frames]
     assert names["audio"].shape == (3, 1, decoded_samples(17, TINY))
+
+
+def test_nothing_compiles_after_a_warm_up(tiny_inference: Inference, speech: np.ndarray) -> None:
+    done: list[tuple[int, int]] = []
+    rate = TINY.sample_rate
+    count = tiny_inference.warmup(
+        1.1, min_seconds=0.9, batch_sizes=(2,), progress=lambda *a: done.append(a)
+    )
+    assert done[-1] == (count, count)
+    sizes = inference._encode._cache_size(), inference._decode._cache_size()
+    for seconds in (0.9, 0.97, 1.1):
+        samples = np.stack([speech[: round(seconds * rate)]] * 2)[:, None]
+        codes = joined(tiny_inference.encode(samples, None, pad_end=True))
+        tiny_inference.decode(codes[:, :1], codes[:, 1:], num_samples=samples.shape[2])
+    assert (inference._encode._cache_size(), inference._decode._cache_size()) == sizes
+
+
+def test_a_warm_up_for_impossible_durations(tiny_inference: Inference) -> None:
+    with pytest.raises(InputError, match=r"min_seconds 2\.0 must be positive and at most"):
+        tiny_inference.warmup(1.0, min_seconds=2.0)

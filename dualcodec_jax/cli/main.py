@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from dualcodec_jax import __version__
+from dualcodec_jax.cli.artifacts import artifacts
 from dualcodec_jax.cli.codec import decode, encode, reconstruct
 from dualcodec_jax.cli.convert import convert
 from dualcodec_jax.cli.data import app as data_app
@@ -18,6 +19,7 @@ from dualcodec_jax.cli.demo import demo
 from dualcodec_jax.cli.evaluate import evaluate
 from dualcodec_jax.cli.info import info
 from dualcodec_jax.cli.mushra import mushra
+from dualcodec_jax.cli.tokens import detokenize, tokenize
 from dualcodec_jax.cli.train import export, train_report
 
 app = typer.Typer(
@@ -36,8 +38,11 @@ for command in (
     demo,
     train_report,
     export,
+    artifacts,
     evaluate,
     mushra,
+    tokenize,
+    detokenize,
 ):
     app.command()(command)
 app.add_typer(data_app, name="data")

@@ -111,7 +111,7 @@ class WhisperEncoder(nn.Module):
     def __call__(self, features: Array, counts: Array) -> Array:
         x = ops.mask_time(ops.gelu_exact(self.conv1(features)), counts)
         x = ops.gelu_exact(self.conv2(x))
-        x = x + jnp.asarray(_positions(x.shape[1], x.shape[-1]))
+        x = x + jnp.asarray(_positions(self.config.max_frames, x.shape[-1]))[: x.shape[1]]
         mask = jnp.arange(x.shape[1])[None, :] < ceil_div(counts, FBANK_STACK)[:, None]
         for layer in self.layer:
             x = layer(x, mask)

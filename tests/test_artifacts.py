@@ -1,0 +1,140 @@
+"""Serialised programs: equal to the functions they were made of, loaded in another process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("flatbuffers")
+
+from dualcodec_jax import functional
+from dualcodec_jax.artifacts import ENCODE, PARAMETERS, read_artifacts, write_artifacts
+from dualcodec_jax.cli.main import app
+from dualcodec_jax.config import PRESETS
+from dualcodec_jax.errors import InputError, WeightsError
+from dualcodec_jax.inference import Inference
+from dualcodec_jax.model import random_model, random_semantic
+
+HOP = PRESETS["tiny"].codec.hop_length
+SCRIPT = """
+import json, sys
+import jax, numpy as np
+from jax import export
+from safetensors.numpy import load_file
+
+assert "dualcodec_jax" not in sys.modules
+folder, audio = sys.argv[1], np.load(sys.argv[2])
+params = {}
+for name, value in load_file(f"{folder}/params.safetensors").items():
+    *path, leaf = name.split("/")
+    node = params
+    for part in path:
+        node = node.setdefault(part, {})
+    node[leaf] = value
+program = export.deserialize(bytearray(open(f"{folder}/encode.stablehlo", "rb").read()))
+codes, frames = jax.jit(program.call)(params, audio, np.array([audio.shape[2]], np.int32))
+np.save(sys.argv[3], np.asarray(codes))
+"""
+
+
+@pytest.fixture(scope="module")
+def inference() -> Inference:
+    semantic = PRESETS["tiny"].semantic
+    return Inference(random_model("tiny"), semantic=(semantic, *random_semantic(semantic)))
+
+
+@pytest.fixture(scope="module")
+def folder(inference: Inference, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_artifacts(inference, tmp_path_factory.mktemp("artifacts") / "tiny")
+
+
+def noise(batch: int, frames: int) -> np.ndarray:
+    samples = np.random.default_rng(frames).standard_normal((batch, 1, frames * HOP))
+    return 0.2 * samples.astype(np.float32)
+
+
+@pytest.mark.parametrize(("batch", "frames"), [(1, 9), (3, 14)])
+def test_programs_are_the_functions(
+    inference: Inference, folder: Path, batch: int, frames: int
+) -> None:
+    programs, audio = read_artifacts(folder), noise(batch, frames)
+    lengths = np.arange(batch) * -1000 + frames * HOP
+    count = inference.config.codec.n_quantizers
+    expected = functional.encode(inference.params, inference.config, audio, lengths, count)
+    encoded = programs.encode(audio, lengths)
+    np.testing.assert_array_equal(encoded.codes, expected.codes)
+    np.testing.assert_array_equal(encoded.lengths, expected.lengths)
+    codes = np.array(encoded.codes)
+    whole = functional.decode(inference.params, inference.config, codes, encoded.lengths)
+    decoded = programs.decode(codes, encoded.lengths)
+    np.testing.assert_allclose(decoded.audio, whole.audio, atol=1e-6)
+    np.testing.assert_array_equal(decoded.lengths, whole.lengths)
+
+
+def test_programs_run_without_this_package(
+    inference: Inference, folder: Path, tmp_path: Path
+) -> None:
+    audio = noise(1, 11)
+    np.save(tmp_path / "audio.npy", audio)
+    arguments = [str(folder), str(tmp_path / "audio.npy"), str(tmp_path / "codes.npy")]
+    subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=True, cwd=tmp_path)
+    codes = read_artifacts(folder).encode(audio).codes
+    np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), codes)
+
+
+def test_description_and_platforms(folder: Path) -> None:
+    description = json.loads((folder / "artifacts.json").read_text())
+    assert description["platforms"] == ["cpu", "cuda", "tpu"]
+    assert description["codebook_sizes"] == list(PRESETS["tiny"].codec.codebook_sizes)
+
+
+def test_whisper_models_take_a_window(tmp_path: Path) -> None:
+    """The bundled model: half a minute at most."""
+    arguments = ("artifacts", "--model", "demo", "-o", str(tmp_path / "demo"), "-n", "2")
+    result = CliRunner().invoke(app, [*arguments, "--platforms", "cpu"])
+    assert result.exit_code == 0, result.output
+    programs = read_artifacts(tmp_path / "demo")
+    assert programs.description["max_frames"] == 750
+    hop = programs.description["hop_length"]
+    audio = 0.1 * np.random.default_rng(0).standard_normal((1, 1, 30 * hop)).astype(np.float32)
+    assert programs.encode(audio).codes.shape == (1, 2, 30)
+    with pytest.raises(InputError, match="at most 720000"):
+        programs.encode(np.zeros((1, 1, 751 * hop), np.float32))
+
+
+def test_wrong_input_is_refused(folder: Path) -> None:
+    programs = read_artifacts(folder)
+    with pytest.raises(InputError, match="whole hops"):
+        programs.encode(np.zeros((1, 1, HOP + 1), np.float32))
+    with pytest.raises(InputError, match=r"shape \[batch, 4, frames\]"):
+        programs.decode(np.zeros((1, 3, 9), np.int32))
+    with pytest.raises(InputError, match="outside their codebooks"):
+        programs.decode(np.full((1, 4, 9), 1 << 20))
+
+
+def test_bad_folders_and_requests(inference: Inference, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="not a folder of programs"):
+        read_artifacts(tmp_path)
+    with pytest.raises(InputError, match="n_quantizers must be"):
+        write_artifacts(inference, tmp_path / "x", n_quantizers=9)
+    with pytest.raises(InputError, match="unknown platform 'abacus'"):
+        write_artifacts(inference, tmp_path / "x", platforms=["abacus"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("words")
+    with pytest.raises(WeightsError, match="not a folder of programs"):
+        write_artifacts(inference, tmp_path / "mine", overwrite=True)
+    copy = write_artifacts(inference, tmp_path / "copy", n_quantizers=1, platforms=["cpu"])
+    write_artifacts(inference, copy, n_quantizers=2, platforms=["cpu"], overwrite=True)
+    assert read_artifacts(copy).description["n_quantizers"] == 2
+    (copy / ENCODE).write_bytes(b"nothing")
+    with pytest.raises(WeightsError, match="damaged"):
+        read_artifacts(copy)
+    (copy / PARAMETERS).unlink()
+    with pytest.raises(WeightsError, match="damaged"):
+        read_artifacts(copy)
