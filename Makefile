@@ -49,8 +49,8 @@ lint: $(VENV)/.dev ## style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(PARITY_VENV)/.ready ## speed on this machine beside the PyTorch originals
-	$(PARITY_BIN)/python benchmarks/codec_speed.py
+bench: $(PARITY_VENV)/.ready ## speed beside the PyTorch originals; BENCH="--model 12hz_v1 --batch 4"
+	$(PARITY_BIN)/python benchmarks/codec_speed.py $(BENCH)
 
 golden: $(PARITY_VENV)/.ready ## rewrite the golden files from the PyTorch originals
 	$(PARITY_BIN)/python tests/golden/make_golden.py
