@@ -12,6 +12,7 @@ another. Random weights say something about arithmetic, not about a trained mode
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -69,16 +70,17 @@ def agreement(options: argparse.Namespace) -> None:
         inference, kind = _inference(model_id, options, speech)
         features = _features(inference, speech, options.seconds + 10, options.seconds / 3)
         whole = _codes(inference, speech, features)
-        for window in options.window or [10.0, 20.0, 30.0, 60.0]:
-            for overlap in (window / 12, window / 6, window / 3):
-                found = _features(inference, speech, window, overlap)
-                error = np.sqrt(np.mean((found - features) ** 2) / np.mean(features**2))
-                codes = _codes(inference, speech, found)
-                equal = " ".join(f"{100 * share:.1f}" for share in (codes == whole).mean(axis=1))
-                print(
-                    f"| {model_id} | {kind} | {window:g} | {overlap:.2f} | {error:.1e} | {equal} |",
-                    flush=True,
-                )
+        sizes = options.window or [10.0, 20.0, 30.0, 60.0]
+        for window, part in itertools.product(sizes, (12, 6, 3)):
+            overlap = window / part
+            found = _features(inference, speech, window, overlap)
+            error = np.sqrt(np.mean((found - features) ** 2) / np.mean(features**2))
+            codes = _codes(inference, speech, found)
+            equal = " ".join(f"{100 * share:.1f}" for share in (codes == whole).mean(axis=1))
+            print(
+                f"| {model_id} | {kind} | {window:g} | {overlap:.2f} | {error:.1e} | {equal} |",
+                flush=True,
+            )
 
 
 def lookahead(options: argparse.Namespace) -> None:

@@ -1,0 +1,1 @@
+"""Corpora of codes: recordings of any number to sharded records, and back."""
