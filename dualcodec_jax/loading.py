@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -43,11 +44,12 @@ def load(kind: Kind, location: str, names: Sequence[str], model_id: str | None =
         return _checked(load_weights(root, kind), model_id, root)
     path = hub.find(location, names)
     if path.is_dir():
-        return _checked(load_weights(path, kind), model_id, path)
+        weights = _checked(load_weights(path, kind), model_id, path)
+        return dataclasses.replace(weights, verified=location == hub.BUNDLED)
     cached = _cache_folder(path, kind, model_id)
     if is_checkpoint(cached):
         try:
-            return load_weights(cached, kind)
+            return dataclasses.replace(load_weights(cached, kind), verified=True)
         except WeightsError:
             logger.warning("cached weights %s are damaged; converting again", cached)
     from dualcodec_jax.convert.files import read_file

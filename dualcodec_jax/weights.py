@@ -34,6 +34,18 @@ from dualcodec_jax.quantization import dequantize, quantize
 FORMAT = "dualcodec_jax"
 FORMAT_VERSION = 3
 CONFIG_FILE, TENSOR_FILE = "config.json", "model.safetensors"
+_ALIGNMENT, _PADDING = 64, "padding"
+_NUMPY_TYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 
 Kind = Literal["codec", "discriminator", "w2v_bert", "whisper", "statistics"]
 CONFIG_CLASSES: dict[str, type | None] = {
@@ -55,6 +67,7 @@ class Weights:
         config: its configuration; None for statistics.
         params: nested dict of arrays.
         source: free-form notes on where the weights came from.
+        verified: whether the parameters are known to be those that ``config`` asks for.
     """
 
     kind: Kind
@@ -62,6 +75,7 @@ class Weights:
     config: Any
     params: Params
     source: dict[str, Any] = dataclasses.field(default_factory=dict)
+    verified: bool = False
 
 
 def is_checkpoint(folder: str | Path) -> bool:
@@ -142,7 +156,7 @@ def load_any(folder: str | Path) -> Weights:
         raise WeightsError(f"{path}: the configuration is damaged: {error}") from error
     leaves = {
         tuple(name.split(".")): value
-        for name, value in read_tensors(Path(folder) / TENSOR_FILE).items()
+        for name, value in map_tensors(Path(folder) / TENSOR_FILE).items()
     }
     for leaf in leaves:
         if any(leaf[:depth] in leaves for depth in range(1, len(leaf))):
@@ -206,6 +220,30 @@ def read_tensors(path: Path, keys: list[str] | None = None) -> dict[str, np.ndar
         return {key: file.get_tensor(key) for key in (file.keys() if keys is None else keys)}
 
 
+def map_tensors(path: Path) -> dict[str, np.ndarray]:
+    """As :func:`read_tensors`, but read-only views of the file: nothing is copied.
+
+    The file may be replaced while they are in use, but not be changed in place.
+    """
+    with _opened(path):  # checks the header, and that the file is as long as it says
+        data = np.memmap(path, np.uint8, mode="r")
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:start].tobytes())
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _NUMPY_TYPES:
+            raise WeightsError(
+                f"{path}: has tensors of the type {entry['dtype']}, which cannot be read; save "
+                "them as float32"
+            )
+        first, last = entry["data_offsets"]
+        view: np.ndarray = data[start + first : start + last].view(_NUMPY_TYPES[entry["dtype"]])
+        tensors[name] = view.reshape(entry["shape"])
+    return tensors
+
+
 def tensor_names(path: Path) -> list[str]:
     """Names of the tensors in a safetensors file; raises :class:`WeightsError` if damaged."""
     with _opened(path) as file:
@@ -214,6 +252,8 @@ def tensor_names(path: Path) -> list[str]:
 
 def write_tensors(tensors: dict[str, Any], path: Path) -> None:
     """Write a safetensors file and compare what is read back, bit for bit.
+
+    Tensors begin at a multiple of 64 bytes, so that JAX on a CPU can use a mapped file as it lies.
 
     safetensors writes the memory of a transposed view without its strides, which is silently
     wrong, so every array is made contiguous first.
@@ -232,6 +272,8 @@ def write_tensors(tensors: dict[str, Any], path: Path) -> None:
     mode = path.stat().st_mode
     try:
         save_file(arrays, path)
+        if padding := _padding(path):
+            save_file(arrays, path, {_PADDING: padding})
     except SafetensorError as error:
         raise OSError(str(error)) from error
     path.chmod(mode)
@@ -239,6 +281,17 @@ def write_tensors(tensors: dict[str, Any], path: Path) -> None:
     for name, value in arrays.items():
         if written[name].dtype != value.dtype or written[name].tobytes() != value.tobytes():
             raise WeightsError(f"{path}: tensor {name} did not read back as written")
+
+
+def _padding(path: Path) -> str:
+    """What the header lacks for its end, where tensors begin, to be a multiple of 64 bytes."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = len(file.read(length).rstrip(b" "))
+    if (8 + length) % _ALIGNMENT == 0:
+        return ""
+    entry = len(json.dumps({"__metadata__": {_PADDING: ""}}, separators=(",", ":"))) - 1
+    return "-" * (-(8 + header + entry) % _ALIGNMENT)
 
 
 @contextmanager

@@ -23,7 +23,13 @@ from dualcodec_jax.nn.layers import (
     fold_weight_norm,
 )
 from dualcodec_jax.nn.random import random_params
-from dualcodec_jax.nn.w2v_bert import ConvModule, SelfAttention, W2vBert
+from dualcodec_jax.nn.w2v_bert import (
+    ConformerLayer,
+    ConvModule,
+    FeatureProjection,
+    SelfAttention,
+    W2vBert,
+)
 
 TINY = config.PRESETS["tiny"]
 FLOAT32 = 2e-6
@@ -346,3 +352,29 @@ def test_semantic_model_ignores_masked_frames_and_what_follows() -> None:
     assert_close(padded[1:, :8], np.asarray(run(x[1:, :8], mask[1:, :8])))
     # DualCodec pools the first masked frame, so it has to be computed, as upstream does.
     assert padded[1, 8].std() > 0.1
+
+
+def test_layers_of_the_semantic_model_are_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seventeen of them took two seconds of every process."""
+    small = config.W2vBertConfig(
+        input_dim=8, hidden_size=16, num_layers=5, num_heads=2, intermediate_size=24
+    )
+    model = W2vBert(small)
+    x, mask = jnp.ones((1, 7, 8)), jnp.ones((1, 7), bool)
+    variables = model.init(jax.random.key(0), x, mask)
+    traced = []
+    call = ConformerLayer.__call__
+    monkeypatch.setattr(
+        ConformerLayer, "__call__", lambda self, *a: traced.append(1) or call(self, *a)
+    )
+    one_by_one = jax.jit(lambda v, x, m: _layer_by_layer(small, v["params"], x, m))
+    together = jax.jit(model.apply)(variables, x, mask)
+    assert len(traced) == 1
+    np.testing.assert_array_equal(together, one_by_one(variables, x, mask))
+
+
+def _layer_by_layer(sizes: config.W2vBertConfig, params: Any, x: Any, mask: Any) -> Any:
+    x = FeatureProjection(sizes).apply({"params": params["feature_projection"]}, x)
+    for index in range(sizes.num_layers):
+        x = ConformerLayer(sizes).apply({"params": params[f"layer_{index}"]}, x, mask)
+    return x

@@ -138,6 +138,17 @@ def test_something_else_is_there(tmp_path, codec, released):
 # -- cache -----------------------------------------------------------------------------------
 
 
+def test_what_this_package_converted_is_not_checked_again(
+    released: Path, codec: Weights, cache: Path, tmp_path: Path
+) -> None:
+    """Shapes take a second to trace at the released sizes."""
+    load_codec(released)
+    assert load_codec(released).verified
+    assert load("codec", "bundled", ("demo",), "demo").verified
+    mine = save_weights(codec, tmp_path / "mine")
+    assert not load_codec(mine).verified
+
+
 def test_second_load_does_not_convert(released, codec, cache, monkeypatch):
     first = load_codec(released)
     (entry,) = cache.iterdir()

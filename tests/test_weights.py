@@ -25,7 +25,10 @@ from dualcodec_jax.weights import (
     is_checkpoint,
     load_any,
     load_weights,
+    map_tensors,
+    read_tensors,
     save_weights,
+    write_tensors,
 )
 
 TINY = PRESETS["tiny"].codec
@@ -74,6 +77,27 @@ def refusal(folder: Path, kind: Any = "codec") -> str:
     assert str(folder) in message
     assert "\n" not in message
     return message
+
+
+# -- tensors ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("letters", range(1, 20))
+def test_mapped_tensors_begin_where_jax_can_use_them(letters: int, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    tensors = {
+        "a" * letters: np.arange(64, dtype=np.float32).reshape(4, 16),
+        "b": np.ones(16, np.float32),
+        "c": np.arange(5, dtype=np.int8),
+    }
+    write_tensors(tensors, path)
+    mapped = map_tensors(path)
+    assert as_bytes(mapped) == as_bytes(tensors) == as_bytes(read_tensors(path))
+    for name in ("a" * letters, "b"):
+        assert mapped[name].ctypes.data % 64 == 0
+        assert not mapped[name].flags.writeable
+        array = jax.device_put(mapped[name])
+        assert array.unsafe_buffer_pointer() == mapped[name].ctypes.data
 
 
 # -- round trip ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ evaluation mode.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -189,5 +190,16 @@ class W2vBert(nn.Module):
     def __call__(self, features: Array, mask: Array) -> Array:
         x = jnp.where(mask[..., None], self.feature_projection(features), 0)
         for layer in self.layer:
-            x = layer(x, mask)
+            if self.is_initializing():
+                x = layer(x, mask)
+            else:
+                x = _apply(
+                    ConformerLayer(self.config, self.dtype, parent=None), layer.variables, x, mask
+                )
         return x
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(layer: ConformerLayer, variables: Any, x: Array, mask: Array) -> Any:
+    """One layer: traced and lowered once for all, which XLA inlines again."""
+    return layer.apply(variables, x, mask)
