@@ -48,6 +48,8 @@ def main() -> None:
     options = parser.parse_args()
     settings = [] if options.no_torch else options.torch or ["float32"]
     machine = {**_machine(), "matmul_gflops": _matmul_gflops(options.precision)}
+    if settings:
+        machine["torch_matmul_gflops"] = _torch_matmul_gflops(settings[0])
     print(json.dumps(machine), flush=True)
     rows = []
     for model_id in options.model or ["12hz_v1", "25hz_v1"]:
@@ -126,6 +128,22 @@ def _matmul_gflops(precision: str) -> float:
     x = jnp.ones((size, size), jnp.dtype(precision))
     product = jax.jit(lambda a: jnp.matmul(a, a, preferred_element_type=jnp.float32))
     times = [_seconds(lambda: jax.block_until_ready(product(x))) for _ in range(6)]
+    return 2 * size**3 / min(times[1:]) / 1e9
+
+
+def _torch_matmul_gflops(setting: str) -> float:
+    """The same in torch; of float32 unless the setting is another type."""
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    size = 2048 if device == "cpu" else 8192
+    kind = getattr(torch, setting.removeprefix("compile-"), torch.float32)
+    x = torch.ones(size, size, device=device, dtype=kind)
+
+    def product() -> None:
+        torch.mm(x, x)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    times = [_seconds(product) for _ in range(6)]
     return 2 * size**3 / min(times[1:]) / 1e9
 
 

@@ -51,12 +51,14 @@ def table(results: dict[str, Any]) -> str:
     lengths = ", of unequal lengths" if first["unequal"] else ""
     equal = {row["model"]: row["equal_codes"] for row in rows if row["equal_codes"] is not None}
     said = "; ".join(f"{model}: {share:.2%} of codes equal" for model, share in equal.items())
+    theirs = machine.get("torch_matmul_gflops")
     lines += [
         "",
         f"{machine['device']}, {machine['cpu_cores']} CPU cores, {machine['date']}; jax "
         f"{machine['jax']}, torch {machine['torch']}; {first['precision']}, "
         f"{first['batch']} × {first['clip_seconds']:g} s{lengths}; medians of {first['repeats']} "
-        f"(smallest to largest); matrix products reach {machine['matmul_gflops']:.0f} GFLOP/s; "
+        f"(smallest to largest); matrix products reach {machine['matmul_gflops']:.0f} GFLOP/s"
+        f"{f' ({theirs:.0f} in torch)' if theirs else ''}; "
         f"peak memory of it all {machine['peak_memory_gb']:.1f} GB{'; ' * bool(said)}{said}.",
         "",
     ]
