@@ -18,7 +18,7 @@ $(VENV)/.run: pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/pip install $(PIP_FLAGS) -e ".[dev,train]"
+	$(BIN)/pip install $(PIP_FLAGS) -e ".[dev,tokens,train]"
 	touch $@
 
 # The originals pin packages that cannot live beside current ones, hence --no-deps.

@@ -47,8 +47,8 @@ def join_processes(distributed: bool | None = None) -> None:
             jax.distributed.initialize()
         except (RuntimeError, ValueError) as error:
             raise ConfigError(
-                "machine.distributed=true, but this is no cluster that JAX knows; start the "
-                "processes with SLURM or Open MPI, or set JAX_COORDINATOR_ADDRESS, "
+                "machine.distributed=true (--distributed), but this is no cluster that JAX knows; "
+                "start the processes with SLURM or Open MPI, or set JAX_COORDINATOR_ADDRESS, "
                 "JAX_NUM_PROCESSES and JAX_PROCESS_ID in each"
             ) from error
 
