@@ -1,7 +1,7 @@
 """Speed of encode, decode and their parts beside the PyTorch original, in one process.
 
     make bench                                       # both models, 10 s, batch 1, this machine
-    make bench BENCH="--model 12hz_v1 --seconds 30 --batch 4"
+    make bench BENCH="--model 12hz_v1 --seconds 30 --batch 1 --batch 4"
     make bench BENCH="--precision bfloat16 --torch compile-bfloat16 --batch 64 --unequal"
 
 Both sides take turns, so that a machine that slows down slows both; medians of times and of their
@@ -13,6 +13,7 @@ of docs/performance.md. Without torch, or with --no-torch, our side runs alone.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -37,7 +38,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=["12hz_v1", "25hz_v1"], action="append")
     parser.add_argument("--seconds", type=float, default=10.0, help="of a clip")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument(
+        "--batch", type=int, action="append", help="clips at once; several may be given"
+    )
     parser.add_argument("--unequal", action="store_true", help="lengths from a fifth to all of it")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--torch", choices=TORCH_SETTINGS, action="append")
@@ -61,58 +64,93 @@ def main() -> None:
     print(f"written to {path}")
 
 
-def _measure_model(
-    model_id: str, settings: list[str], machine: dict[str, Any], options: argparse.Namespace
-) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Both sides on one batch.
+
+    Attributes:
+        batch: number of clips.
+        seconds: of audio, without padding.
+        ours: this package.
+        originals: the original, once for each setting.
+        equal: share of codes that are equal; None if they cannot be compared.
+    """
+
+    batch: int
+    seconds: float
+    ours: Ours
+    originals: list[Original]
+    equal: float | None
+
+    def sides(self, part: str) -> dict[str, Callable[[], Any]]:
+        """What to time."""
+        originals = {side.setting: side.part(part) for side in self.originals}
+        return {"jax": self.ours.part(part)} | originals
+
+
+def _case(inference: Any, batch: int, settings: list[str], options: argparse.Namespace) -> Case:
     size = round(options.seconds * RATE)
     rng = np.random.default_rng(0)
-    audio = (0.1 * rng.standard_normal((options.batch, 1, size))).astype(np.float32)
-    lengths = np.full(options.batch, size)
+    audio = (0.1 * rng.standard_normal((batch, 1, size))).astype(np.float32)
+    lengths = np.full(batch, size)
     if options.unequal:
-        lengths = rng.integers(size // 5, size + 1, options.batch)
+        lengths = rng.integers(size // 5, size + 1, batch)
         lengths[0] = size
         audio *= np.arange(size) < lengths[:, None, None]
-    seconds = float(lengths.sum()) / RATE
-    inference = random_inference(model_id, options.precision)
     ours = Ours(inference, audio, lengths)
     originals = [Original(inference, audio, setting) for setting in settings]
     equal = None
     if originals and not options.unequal:
         theirs = np.concatenate([codes.cpu().numpy() for codes in originals[0].codes], axis=1)
         equal = float(np.mean(theirs == np.asarray(ours.codes)[:, :, : theirs.shape[2]]))
-        print(f"{model_id}: {equal:.2%} of the codes equal those in {settings[0]}", flush=True)
+        print(f"batch {batch}: {equal:.2%} of the codes equal those in {settings[0]}", flush=True)
+    return Case(batch, float(lengths.sum()) / RATE, ours, originals, equal)
+
+
+def _measure_model(
+    model_id: str, settings: list[str], machine: dict[str, Any], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    print(model_id, flush=True)
+    inference = random_inference(model_id, options.precision)
+    cases = [_case(inference, batch, settings, options) for batch in options.batch or [1]]
     rows = []
     for part in options.part or PARTS:
-        sides = {"jax": ours.part(part)} | {side.setting: side.part(part) for side in originals}
-        first = {name: _seconds(run) for name, run in sides.items()}
+        sides = [case.sides(part) for case in cases]
+        first = [{name: _seconds(run) for name, run in runs.items()} for runs in sides]
         rounds = [
-            {name: _seconds(run) for name, run in sides.items()} for _ in range(options.repeats)
+            [{name: _seconds(run) for name, run in runs.items()} for runs in sides]
+            for _ in range(options.repeats)
         ]
-        times = {name: sorted(turn[name] for turn in rounds) for name in sides}
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        best = min(settings, key=medians.__getitem__) if settings else None
-        gflop = ours.gflop(part)
-        row = {
-            "model": model_id,
-            "part": part,
-            "precision": options.precision,
-            "batch": options.batch,
-            "clip_seconds": options.seconds,
-            "unequal": options.unequal,
-            "audio_seconds": seconds,
-            "first_call_s": first,
-            "median_s": medians,
-            "spread_s": {name: [values[0], values[-1]] for name, values in times.items()},
-            "best_torch": best,
-            "ratio": best and statistics.median(turn["jax"] / turn[best] for turn in rounds),
-            "gflop": gflop,
-            "share_of_matmul": gflop / medians["jax"] / machine["matmul_gflops"],
-            "equal_codes": equal,
-            "repeats": options.repeats,
-        }
-        rows.append(row)
-        against = f", {best} {1e3 * medians[best]:.1f} ms, ratio {row['ratio']:.2f}" if best else ""
-        print(f"  {part}: {1e3 * medians['jax']:.1f} ms{against}", flush=True)
+        for case, compiled, *turns in zip(cases, first, *rounds, strict=True):
+            times = {name: sorted(turn[name] for turn in turns) for name in compiled}
+            medians = {name: statistics.median(values) for name, values in times.items()}
+            best = min(settings, key=medians.__getitem__) if settings else None
+            gflop = case.ours.gflop(part)
+            row = {
+                "model": model_id,
+                "part": part,
+                "precision": options.precision,
+                "batch": case.batch,
+                "clip_seconds": options.seconds,
+                "unequal": options.unequal,
+                "audio_seconds": case.seconds,
+                "first_call_s": compiled,
+                "median_s": medians,
+                "spread_s": {name: [values[0], values[-1]] for name, values in times.items()},
+                "best_torch": best,
+                "ratio": best and statistics.median(turn["jax"] / turn[best] for turn in turns),
+                "gflop": gflop,
+                "share_of_matmul": gflop / medians["jax"] / machine["matmul_gflops"],
+                "equal_codes": case.equal,
+                "repeats": options.repeats,
+            }
+            rows.append(row)
+            against = (
+                f", {best} {1e3 * medians[best]:.1f} ms, ratio {row['ratio']:.2f}" if best else ""
+            )
+            print(
+                f"  {part}, batch {case.batch}: {1e3 * medians['jax']:.1f} ms{against}", flush=True
+            )
     return rows
 
 

@@ -36,13 +36,16 @@ def table(results: dict[str, Any]) -> str:
     """What was measured, and on what."""
     rows, machine = results["rows"], results["machine"]
     sides = [side for side in rows[0]["median_s"] if side != "jax"]
-    head = ["model", "part", "ours, ms", *(f"torch {side}, ms" for side in sides)]
+    several = len({row["batch"] for row in rows}) > 1
+    head = ["model", "part", *["clips at once"] * several, "ours, ms"]
+    head += [f"torch {side}, ms" for side in sides]
     head += ["ratio to the best"] * bool(sides)
     head += ["× real time", "share of matmul peak", "first call, s"]
     lines = [_line(head), _line(["---"] * len(head))]
     for row in rows:
         ours = row["median_s"]["jax"]
-        cells = [row["model"], row["part"], _milliseconds(row, "jax")]
+        cells = [row["model"], row["part"], *[str(row["batch"])] * several]
+        cells.append(_milliseconds(row, "jax"))
         cells += [_milliseconds(row, side) for side in sides]
         cells += [f"{row['ratio']:.2f}"] if sides else []
         cells += [f"{ours / row['audio_seconds']:.4f}", f"{row['share_of_matmul']:.0%}"]
@@ -52,11 +55,12 @@ def table(results: dict[str, Any]) -> str:
     equal = {row["model"]: row["equal_codes"] for row in rows if row["equal_codes"] is not None}
     said = "; ".join(f"{model}: {share:.2%} of codes equal" for model, share in equal.items())
     theirs = machine.get("torch_matmul_gflops")
+    clips = " and ".join(str(batch) for batch in sorted({row["batch"] for row in rows}))
     lines += [
         "",
         f"{machine['device']}, {machine['cpu_cores']} CPU cores, {machine['date']}; jax "
         f"{machine['jax']}, torch {machine['torch']}; {first['precision']}, "
-        f"{first['batch']} × {first['clip_seconds']:g} s{lengths}; medians of {first['repeats']} "
+        f"{clips} clips of {first['clip_seconds']:g} s{lengths}; medians of {first['repeats']} "
         f"(smallest to largest); matrix products reach {machine['matmul_gflops']:.0f} GFLOP/s"
         f"{f' ({theirs:.0f} in torch)' if theirs else ''}; "
         f"peak memory of it all {machine['peak_memory_gb']:.1f} GB{'; ' * bool(said)}{said}.",
