@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY_VENV ?= .venv-parity
 PARITY_BIN := $(PARITY_VENV)/bin
+# Two processes: tests mostly compile, which takes one core.
+PARALLEL ?= -n 2 --dist loadfile
 PIP_FLAGS ?= -q --disable-pip-version-check
 
 .PHONY: help demo test test-slow test-parity test-parity-slow lint bench golden clean
@@ -33,7 +35,7 @@ demo: $(VENV)/.run ## speech to codes and back, on a bundled recording
 	$(BIN)/dualcodec-jax demo
 
 test: $(VENV)/.dev ## the tests that need neither torch nor a network
-	$(BIN)/pytest tests --ignore=tests/parity -m "not slow"
+	$(BIN)/pytest tests --ignore=tests/parity -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.dev ## the longer ones of these
 	$(BIN)/pytest tests --ignore=tests/parity -m slow || [ $$? -eq 5 ]  # 5: there are none
