@@ -62,14 +62,15 @@ def systems(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.usefixtures("opened")
-def test_files_and_table(tmp_path: Path) -> None:
+def test_files_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/dualcodec-jax", "evaluate", "my clips"])
     status, output = call(tmp_path, "--codec", "dualcodec:demo", "--metrics", "gain")
     assert status == 0
     assert {path.name for path in (tmp_path / "out").iterdir() if path.is_file()} == FILES
     assert "dualcodec:demo@2" in output
     assert systems(tmp_path) == ["original", "dualcodec:demo@2"]
     content = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert content["environment"]["command"].startswith("dualcodec-jax ")
+    assert content["environment"]["command"] == "dualcodec-jax evaluate 'my clips'"
     assert (tmp_path / "out/audio/original/clip0.flac").is_file()
     assert call(tmp_path, "--codec", "dualcodec:demo", "--metrics", "gain")[0] == 0
 
