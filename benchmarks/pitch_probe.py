@@ -10,6 +10,7 @@ on three quarters of the clips, judged on the rest.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,13 @@ def main() -> None:
     options = parser.parse_args()
     inference = Inference(get_model(options.model))
     files = [path for path, _ in find_audio_files(options.folder)]
-    size = round(SECONDS * RATE)
+    size, latents = round(SECONDS * RATE), latents_of(inference)
     pitches, frames = [], []
     for path in spread(files, options.clips):
         samples = load_audio(path).samples
         if len(samples) < size:
             continue
-        found = latents(inference, samples[:size])
+        found = latents(samples[:size])
         count = len(found["encoder"])
         log_pitch, voiced = pitch(samples[:size], inference.config.codec.hop_length, count)
         pitches.append(log_pitch[voiced])
@@ -62,8 +63,8 @@ def main() -> None:
         print(f"| {name} | {score:.3f} | {error:.2f} |")
 
 
-def latents(inference: Inference, samples: Floats) -> dict[str, Floats]:
-    """Arrays ``[T, D]``: before quantization, and what the decoder gets from n codes a frame."""
+def latents_of(inference: Inference) -> Callable[[Floats], dict[str, Floats]]:
+    """Samples → arrays ``[T, D]``: before quantization, and what the decoder gets from n codes."""
     config, params = inference.config, inference.params
     module, variables = make_codec(config.codec), {"params": params["codec"]}
 
@@ -78,7 +79,9 @@ def latents(inference: Inference, samples: Floats) -> dict[str, Floats]:
             found[f"{rows} codes"] = module.apply(variables, codes[:, :rows], method="dequantize")
         return found
 
-    return {name: np.asarray(value)[0] for name, value in run(samples[None, :, None]).items()}
+    return lambda samples: {
+        name: np.asarray(value)[0] for name, value in run(samples[None, :, None]).items()
+    }
 
 
 def pitch(samples: Floats, hop: int, count: int) -> tuple[Floats, NDArray[np.bool_]]:
