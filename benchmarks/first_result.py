@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -53,15 +52,14 @@ def main() -> None:
         decode = ["decode", str(folder / "clip.dualcodec"), "-o", str(folder / "out"), *location]
         for command in (encode, decode):
             shutil.rmtree(folder / "cache", ignore_errors=True)
-            cold = _run(command, folder)
-            warm = [_run(command, folder) for _ in range(options.repeats)]
+            cold, cold_peak = _run(command, folder)
+            warm, peaks = zip(*(_run(command, folder) for _ in range(options.repeats)), strict=True)
             print(
-                f"{options.model} {command[0]}, {options.seconds:g} s: cold {cold:.1f} s, warm "
-                f"{statistics.median(warm):.1f} s ({min(warm):.1f} to {max(warm):.1f})",
+                f"{options.model} {command[0]}, {options.seconds:g} s: cold {cold:.1f} s and "
+                f"{cold_peak:.1f} GB, warm {statistics.median(warm):.1f} s ({min(warm):.1f} to "
+                f"{max(warm):.1f}) and {max(peaks):.1f} GB",
                 flush=True,
             )
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    print(f"peak memory of a command: {peak:.1f} GB")
 
 
 def _import_seconds(repeats: int) -> float:
@@ -83,13 +81,20 @@ def _write_release(folder: Path, model_id: str) -> None:
     (folder / "w2v" / "config.json").write_text(json.dumps(sizes))
 
 
-def _run(command: list[str], folder: Path) -> float:
+def _run(command: list[str], folder: Path) -> tuple[float, float]:
+    """Wall time in s, and peak memory in GB, of a command."""
     environment = os.environ | {"DUALCODEC_JAX_CACHE": str(folder / "cache")}
     start = time.perf_counter()
-    subprocess.run(
-        [*COMMAND, *command, "--overwrite"], env=environment, check=True, capture_output=True
+    process = subprocess.Popen(
+        [*COMMAND, *command, "--overwrite"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
-    return time.perf_counter() - start
+    _, status, usage = os.wait4(process.pid, 0)
+    if os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"{' '.join(command)} failed")
+    return time.perf_counter() - start, usage.ru_maxrss / 1e6
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import numpy as np
 import oracle
 from oracle import torch
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertModel
+from upstream import bare_codec
 
 import dualcodec_jax
 from dualcodec_jax import functional
@@ -205,19 +206,9 @@ def _upstream_semantic(inference: Inference) -> Any:
 
 
 def _upstream_codec(inference: Inference, config: Any) -> Any:
-    generator = oracle.DualCodec(
-        encoder_dim=config.encoder_dim,
-        encoder_rates=list(config.encoder_rates),
-        decoder_dim=config.decoder_dim,
-        decoder_rates=list(config.decoder_rates),
-        n_codebooks=config.n_codebooks,
-        codebook_size=config.codebook_size,
-        semantic_codebook_size=config.semantic_codebook_size,
-        sample_rate=config.sample_rate,
-        is_causal=config.is_causal,
-        semantic_downsample_factor=config.semantic_downsample_factor,
-    )
-    params = dualcodec_jax.random_model(inference.config.model_id).params
-    state = to_torch(params, rules_of("codec", config), what=inference.config.model_id)
+    model_id = inference.config.model_id
+    generator = bare_codec(model_id)
+    params = dualcodec_jax.random_model(model_id).params
+    state = to_torch(params, rules_of("codec", config), what=model_id)
     generator.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
-    return generator.eval()
+    return generator

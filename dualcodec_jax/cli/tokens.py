@@ -308,10 +308,11 @@ def _open_corpus(
 
 
 def _verify(folder: Path) -> None:
+    from dualcodec_jax.cli.data.records import progress
     from dualcodec_jax.tokens.plan import read_plan
     from dualcodec_jax.tokens.verify import verify
 
-    with _plain_progress(read_plan(folder).shards, "verifying") as advance:
+    with progress(read_plan(folder).shards, "verifying") as advance:
         verdict = verify(folder, on_shard=lambda _: advance())
     for problem in verdict.problems:
         show_error(DualCodecError(problem))
@@ -373,11 +374,3 @@ def _progress(what: str) -> Iterator[Callable[[int, int, float, float], None]]:
         yield show
     finally:
         bar.stop()
-
-
-@contextmanager
-def _plain_progress(total: int, what: str) -> Iterator[Callable[[], None]]:
-    from dualcodec_jax.cli.data.records import progress
-
-    with progress(total, what) as advance:
-        yield advance

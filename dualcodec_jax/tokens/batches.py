@@ -50,7 +50,7 @@ class Group(Generic[T]):
 def padded_frames(num_samples: int, codec: DualCodecConfig) -> int:
     """Frames of audio that a recording is padded to: k · 2^e with k in 4…8, four an octave.
 
-    More padding than :func:`dualcodec_jax.lengths.bucket` (12 % on average), and half the programs.
+    More padding than :func:`dualcodec_jax.lengths.bucket` (below 20 %), and half the programs.
     """
     shortest = ceil_div(int(SHORTEST_SECONDS * codec.sample_rate), codec.hop_length)
     frames = max(acoustic_frames(samples_to_cover(num_samples, codec), codec), shortest, 4)

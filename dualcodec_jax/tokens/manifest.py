@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from dualcodec_jax.tokens.plan import FORMAT, FORMAT_VERSION, Plan
 from dualcodec_jax.tokens.shards import ShardInfo, find_fault, read_info
 
 MANIFEST_FILE, BROKEN_FILE = "manifest.json", "broken.jsonl"
+LEFTOVER_SECONDS = 60.0
+"""Age from which on a temporary file is nobody's: another process may finish at the same time."""
 
 
 def missing_shards(folder: Path, plan: Plan) -> list[int]:
@@ -63,9 +67,16 @@ def write_manifest(
         temporary.write_text(broken_lines(infos), encoding="utf-8")
     with replacing(folder / MANIFEST_FILE, overwrite=True) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    _remove_leftovers(folder)
     return manifest
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Temporary files of killed processes; not those that another one is just writing."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+                path.unlink()
 
 
 def find_problems(plan: Plan, infos: Sequence[ShardInfo]) -> list[str]:
