@@ -8,7 +8,7 @@ PARITY_BIN := $(PARITY_VENV)/bin
 PARALLEL ?= -n 2 --dist loadfile
 PIP_FLAGS ?= -q --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-parity test-parity-slow lint bench golden clean
+.PHONY: help demo test test-slow test-parity test-parity-slow test-app examples docs package lint bench golden clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,16 +35,41 @@ demo: $(VENV)/.run ## speech to codes and back, on a bundled recording
 	$(BIN)/dualcodec-jax demo
 
 test: $(VENV)/.dev ## the tests that need neither torch nor a network
-	$(BIN)/pytest tests --ignore=tests/parity -m "not slow" $(PARALLEL)
+	$(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.dev ## the longer ones of these
-	$(BIN)/pytest tests --ignore=tests/parity -m slow || [ $$? -eq 5 ]  # 5: there are none
+	$(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m slow || [ $$? -eq 5 ]  # 5: there are none
 
 test-parity: $(PARITY_VENV)/.ready ## against the PyTorch originals (installs torch)
 	$(PARITY_BIN)/pytest tests/parity -m "not slow"
 
 test-parity-slow: $(PARITY_VENV)/.ready ## the longer ones of these
 	$(PARITY_BIN)/pytest tests/parity -m slow
+
+$(VENV)/.app: $(VENV)/.dev
+	$(BIN)/pip install $(PIP_FLAGS) -e ".[app,browser]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/pip install $(PIP_FLAGS) -e ".[docs]"
+	touch $@
+
+$(VENV)/.notebook: $(VENV)/.dev
+	$(BIN)/pip install $(PIP_FLAGS) -e ".[notebook]"
+	touch $@
+
+test-app: $(VENV)/.app ## the app in a headless browser (needs chromium and chromium-driver)
+	$(BIN)/pytest tests/browser
+
+examples: $(VENV)/.notebook ## the notebook and the example scripts, shortened
+	$(BIN)/pytest tests/examples
+
+docs: $(VENV)/.docs ## the documentation, as build/docs/index.html; its snippets are run
+	$(BIN)/sphinx-build -W --keep-going -q -b doctest docs build/docs/doctest
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+
+package: $(VENV)/.dev ## wheel and sdist in dist/, each installed into a new environment and tested
+	$(BIN)/python packaging/check.py
 
 lint: $(VENV)/.dev ## style, formatting and types
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ class Inference:
     """Encoder and decoder of one model (upstream ``Inference``).
 
     Attributes:
+        model: the generator, as it was given.
         config: static configuration for :func:`dualcodec_jax.encode` and ``decode``.
         params: their parameters, weight norm folded, on the default device.
     """
@@ -93,6 +94,7 @@ class Inference:
             )
         if dtype is not None:
             precision = cast(Precision, dtype if isinstance(dtype, str) else jnp.dtype(dtype).name)
+        self.model = dualcodec_model
         self.config = Config(
             model_id=dualcodec_model.model_id,
             codec=dualcodec_model.config,
@@ -110,6 +112,70 @@ class Inference:
             self.config = dataclasses.replace(self.config, semantic=config)
             self.params["semantic"] = jax.device_put(parameters)
             self.params["statistics"] = jax.device_put(statistics)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        location: str | Path,
+        *,
+        revision: str | None = None,
+        w2v_path: str | Path | None = None,
+        precision: Precision = "float32",
+        decode_only: bool = False,
+    ) -> Self:
+        """Load what :meth:`save_pretrained` wrote, from a folder or from the Hugging Face hub.
+
+        Args:
+            location: a folder; ``owner/name`` or ``hf://owner/name[@revision]`` on the hub.
+            revision: branch, tag or commit on the hub; None: ``main``.
+            w2v_path: where the semantic model is. None: in the folder; if that leaves it out,
+                ``$DUALCODEC_W2V_BERT`` (for w2v-BERT), else where the folder says.
+            precision: as for the constructor.
+            decode_only: do not load the semantic model, which only encoding needs.
+
+        Raises:
+            HubError: if something is not there.
+            WeightsError: if it is damaged, does not fit together, or is not what was saved.
+        """
+        from dualcodec_jax.ecosystem.pretrained import load_pretrained
+
+        model, semantic = load_pretrained(
+            location, revision=revision, w2v_path=w2v_path, decode_only=decode_only
+        )
+        return cls(model, precision=precision, semantic=semantic, decode_only=decode_only)
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        semantic_location: str | None = None,
+        quantized: bool = False,
+        overwrite: bool = False,
+    ) -> Path:
+        """Write generator, semantic model, statistics and a model card to one folder.
+
+        Args:
+            folder: to write; it appears when it is complete.
+            semantic_location: ``hf://owner/name[@revision]``, or ``bundled`` for what ships with
+                this package: leave the semantic model out and say that it is there. None: write it
+                too (w2v-BERT: 1.6 GB).
+            quantized: round kernels to 8 bits, for a quarter of the size.
+            overwrite: replace a folder that this method wrote.
+
+        Raises:
+            InputError: if the folder exists and ``overwrite`` is not set or it holds anything else,
+                if it cannot be written, or after ``decode_only=True``.
+            WeightsError: if what was written does not read back bit for bit.
+        """
+        from dualcodec_jax.ecosystem.pretrained import save_pretrained
+
+        return save_pretrained(
+            self,
+            folder,
+            semantic_location=semantic_location,
+            quantized=quantized,
+            overwrite=overwrite,
+        )
 
     def encode(
         self,

@@ -10,9 +10,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from dualcodec_jax.audio import pitch
 from dualcodec_jax.audio.mel import mel_basis
 from dualcodec_jax.audio.spectral import safe_magnitude, stft
 
@@ -80,6 +82,34 @@ def _log_power(magnitude: Array) -> Array:
     return 2 * jnp.log10(jnp.maximum(magnitude, MEL_FLOOR))
 
 
+# Pitch --------------------------------------------------------------------------------------
+
+PITCH_TEMPERATURE, OCTAVE_COST, VOICED = 0.03, 0.1, (0.5, 0.8)
+"""Of the target; what an octave below costs; periodicities that do not and that fully count."""
+
+
+def pitch_divergence(audio: Array, logits: Array, *, hop: int, sample_rate: int) -> Array:
+    """Mean over voiced frames of KL(target ‖ softmax(logits)) over pitch candidates.
+
+    The target is softmax(periodicity / temperature), with a cost for low candidates, because
+    speech that repeats itself after a period also does after two.
+
+    Args:
+        audio: ``[B, N]``.
+        logits: ``[B, T, K ≥ BINS]``, the first BINS of K counting (:mod:`~.audio.pitch`).
+        hop: samples a frame.
+        sample_rate: of ``audio``, in Hz.
+    """
+    found = lax.stop_gradient(pitch.periodicity(audio, hop, sample_rate)[:, : logits.shape[1]])
+    octaves_down = jnp.log2(pitch.candidates()[-1] / pitch.candidates())
+    target = jax.nn.softmax((found - OCTAVE_COST * octaves_down) / PITCH_TEMPERATURE)
+    low, high = VOICED
+    voiced = jnp.clip((found.max(axis=-1) - low) / (high - low), 0, 1)
+    output = jax.nn.log_softmax(_wide(logits[..., : pitch.BINS]))
+    divergence = jnp.sum(target * (jnp.log(target + 1e-9) - output), axis=-1)
+    return jnp.sum(voiced * divergence) / (jnp.sum(voiced) + 1)
+
+
 # Adversarial --------------------------------------------------------------------------------
 
 
@@ -117,7 +147,7 @@ def hinge_adversarial_loss(fake: Sequence[Array]) -> Array:
 def feature_matching_loss(
     real: Sequence[Sequence[Array]], fake: Sequence[Sequence[Array]]
 ) -> Array:
-    """Σ_d Σ_layers mean |D(y) − sg D(x)| over all activations but the score.
+    """Σ_d Σ_layers mean abs(D(y) − sg D(x)) over all activations but the score.
 
     Sums, not means, as upstream's ``GANLoss.generator_loss``; the hinge variant divides by the
     number of sub-discriminators.

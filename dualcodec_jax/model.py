@@ -51,9 +51,9 @@ class DualCodecModel:
         """Stored parameters, gains of the weight norm included."""
         return sum(leaf.size for leaf in jax.tree.leaves(self.params))
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write a checkpoint folder that :func:`get_model` reads."""
-        return save_weights(self._weights(), folder, overwrite=overwrite)
+    def save(self, folder: str | Path, *, overwrite: bool = False, quantized: bool = False) -> Path:
+        """Write a checkpoint folder that :func:`get_model` reads; ``quantized``: in 8 bits."""
+        return save_weights(self._weights(), folder, overwrite=overwrite, quantized=quantized)
 
     def export_torch(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write a safetensors file that the PyTorch original loads strictly."""

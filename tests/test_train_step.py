@@ -234,7 +234,7 @@ def test_shapes_of_a_state(state: TrainState) -> None:
 def reconstruction(audio: np.ndarray) -> Reconstruction:
     names = ("commitment", "codebook", "semantic_commitment", "semantic_codebook")
     quantization = {name: jnp.ones(()) for name in names}
-    return Reconstruction(jnp.asarray(audio), jnp.zeros((BATCH, FRAMES, DIM)), quantization)
+    return Reconstruction(jnp.asarray(audio), jnp.zeros((BATCH, FRAMES, DIM)), quantization, None)
 
 
 def test_weights_of_zero_leave_terms_out(state: TrainState, speech: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from dualcodec_jax import __version__
+from dualcodec_jax.cli.app import app as serve_app
 from dualcodec_jax.cli.artifacts import artifacts
 from dualcodec_jax.cli.codec import decode, encode, reconstruct
 from dualcodec_jax.cli.convert import convert
@@ -45,6 +46,7 @@ for command in (
     detokenize,
 ):
     app.command()(command)
+app.command("app")(serve_app)
 app.add_typer(data_app, name="data")
 
 

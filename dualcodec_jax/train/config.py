@@ -47,6 +47,8 @@ class LossConfig:
         semantic_codebook: weight of the semantic codebook loss.
         semantic_mel: weight of the low-band mel distance on bypass steps (upstream
             ``add_semantic_spec_loss``).
+        pitch: weight of the divergence of the pitch that the first acoustic code says, see
+            :func:`dualcodec_jax.losses.pitch_divergence`; not upstream's.
         gan: least squares, or the hinge variant that upstream has but does not use.
         mel_scales: of ``mel``.
         semantic_mel_scales: of ``semantic_mel``.
@@ -63,6 +65,7 @@ class LossConfig:
     semantic_commitment: float = 0.25
     semantic_codebook: float = 1.0
     semantic_mel: float = 15.0
+    pitch: float = 0.0
     gan: Literal["least_squares", "hinge"] = "least_squares"
     mel_scales: MelLossConfig = MelLossConfig()
     semantic_mel_scales: MelLossConfig = MelLossConfig(

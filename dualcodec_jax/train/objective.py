@@ -35,11 +35,13 @@ class Reconstruction:
         semantic_latent: ``[B, T, semantic_dim]``, at least as long as the features; None without.
         quantization: scalars: ``commitment`` and ``codebook``, 0 on bypass, and with a semantic
             stream ``semantic_commitment`` and ``semantic_codebook``.
+        first: ``[B, T, latent_dim]``, what the first acoustic code gives; None on bypass.
     """
 
     audio: Array
     semantic_latent: Array | None
     quantization: Terms
+    first: Array | None
 
 
 def reconstruct(
@@ -71,7 +73,8 @@ def reconstruct(
     parts = [part for part in (output.semantic, output.acoustic) if part is not None]
     latents = jnp.concatenate([part.latents for part in parts], axis=1)
     assignment = Assignment(output.codes, lax.stop_gradient(latents))
-    return Reconstruction(output.audio[..., 0], output.semantic_latent, terms), assignment
+    first = None if output.acoustic is None else output.acoustic.first
+    return Reconstruction(output.audio[..., 0], output.semantic_latent, terms, first), assignment
 
 
 def discriminator_objective(
@@ -112,6 +115,13 @@ def generator_objective(
         terms["mel"] = _mel(config, weights.mel_scales, audio, reconstruction)
     if bypass and weights.semantic_mel:
         terms["semantic_mel"] = _mel(config, weights.semantic_mel_scales, audio, reconstruction)
+    if reconstruction.first is not None and weights.pitch:
+        terms["pitch"] = losses.pitch_divergence(
+            audio,
+            reconstruction.first,
+            hop=config.model.codec.hop_length,
+            sample_rate=config.model.codec.sample_rate,
+        )
     if weights.adversarial or weights.feature_matching:
         terms |= _against(config, discriminator, audio, reconstruction.audio)
     total = sum(getattr(weights, name) * term for name, term in terms.items())

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from dualcodec_jax import __version__, hub
-from dualcodec_jax.config import PRESETS, DualCodecConfig
+from dualcodec_jax.config import DualCodecConfig
 from dualcodec_jax.convert.engine import Params, flatten
-from dualcodec_jax.convert.files import GENERATOR_FILES, codec_shapes
+from dualcodec_jax.convert.files import GENERATOR_FILES
 from dualcodec_jax.errors import HubError, InputError
 from dualcodec_jax.evaluation.codecs.base import CodecAbsent, CodecInfo, Coded, Samples, coded_bits
 from dualcodec_jax.inference import Inference
-from dualcodec_jax.model import (
-    STATISTICS_NAMES,
-    DualCodecModel,
-    get_model,
-    random_model,
-    random_semantic,
-)
-from dualcodec_jax.weights import CONFIG_FILE, check_tree, is_checkpoint, load_weights
+from dualcodec_jax.opening import open_model
 
 DEFAULT_MODEL = "12hz_v1"
-RANDOM_PREFIX = "random-"
-"""``dualcodec:random-12hz_v1`` has random weights, for trying out an evaluation."""
-RUN_FOLDER = "checkpoints"  # of dualcodec_jax.train.export, which needs Orbax
 
 
 class DualCodec:
@@ -123,9 +110,8 @@ def _size(tree: Any) -> int:
 def open_dualcodec(argument: str | None, n_quantizers: int | None) -> DualCodec:
     """``dualcodec:MODEL@N``; see :func:`~.registry.open_codec`.
 
-    The argument is a model id; PLACE/MODEL with released files or checkpoints at PLACE, a folder
-    or ``hf://owner/name``; a checkpoint folder; the folder of a training run; or ``random-MODEL``.
-    What was loaded last is kept, so that another number of quantizers costs nothing.
+    The argument is a name for :func:`dualcodec_jax.opening.open_model`. What was loaded last is
+    kept, so that another number of quantizers costs nothing.
     """
     argument = argument or DEFAULT_MODEL
     places = hub.codec_location(), hub.w2v_bert_location()  # what a model id stands for
@@ -165,86 +151,9 @@ def absence_of_dualcodec() -> str | None:
 @functools.lru_cache(maxsize=1)
 def _load(argument: str, _: tuple[str, str]) -> tuple[Inference, str, bool]:
     """Inference, version, and whether it was trained. The second argument is part of the key."""
-    inference, trained = _inference(argument)
+    inference, trained = open_model(argument)
     version = f"dualcodec_jax {__version__}, float32, weights {fingerprint(inference.params)}"
     return inference, version, trained
-
-
-def _inference(argument: str) -> tuple[Inference, bool]:
-    if argument.startswith(RANDOM_PREFIX):
-        model = random_model(argument.removeprefix(RANDOM_PREFIX))
-        semantic = PRESETS[model.model_id].semantic
-        return Inference(model, semantic=(semantic, *random_semantic(semantic))), False
-    path = hub.local_path(argument)
-    if (path / RUN_FOLDER).is_dir():
-        return _run_inference(path)
-    if is_checkpoint(path):
-        return _checkpoint_inference(path), True
-    if argument in PRESETS:  # whatever else lies in a folder of that name
-        return Inference(get_model(argument)), True
-    place, _, name = argument.rpartition("/")
-    if place and name in PRESETS:
-        return Inference(get_model(name, place), _statistics_place(place)), True
-    if path.is_dir():
-        return _folder_inference(path), True
-    if os.sep in argument:
-        raise HubError(
-            f"{path} is no folder; give a model id, a checkpoint, a folder of released files, or "
-            "that of a training run"
-        )
-    return Inference(get_model(argument)), True
-
-
-def _folder_inference(folder: Path) -> Inference:
-    """The one model of a folder of released or exported weights."""
-    names = [name for name, file in GENERATOR_FILES.items() if (folder / file).is_file()]
-    folders = [path for path in sorted(folder.iterdir()) if _is_codec(path)]
-    # An export holds its generator twice: under the model's id and as "generator".
-    folders = [path for path in folders if path.name != "generator"] or folders
-    found = sorted({*names, *(path.name for path in folders)})
-    if len(found) != 1:
-        problem = f"holds {', '.join(found)}; name one" if found else "holds no DualCodec weights"
-        raise HubError(f"{folder} {problem}: dualcodec:{folder}/MODEL")
-    if folders:
-        return _checkpoint_inference(folders[0])
-    return Inference(get_model(found[0], folder), _statistics_place(folder))
-
-
-def _is_codec(path: Path) -> bool:
-    if not is_checkpoint(path):
-        return False
-    return json.loads((path / CONFIG_FILE).read_text("utf-8")).get("kind") == "codec"
-
-
-def _checkpoint_inference(folder: Path) -> Inference:
-    weights = load_weights(folder, "codec")
-    check_tree(weights.params, codec_shapes(weights.config), what=f"the generator in {folder}")
-    model = DualCodecModel(weights.model_id, weights.config, weights.params, weights.source)
-    return Inference(model, _statistics_place(folder) or _statistics_place(folder.parent))
-
-
-def _statistics_place(place: str | Path) -> str | None:
-    """The place, if it has statistics; None: wherever the model's are by default."""
-    if hub.is_remote(place):
-        return str(place)
-    path = hub.local_path(place)
-    return str(path) if any((path / name).exists() for name in STATISTICS_NAMES) else None
-
-
-def _run_inference(folder: Path) -> tuple[Inference, bool]:
-    """The newest checkpoint of a training run, with the semantic model that it was trained on."""
-    from dualcodec_jax.train.export import load_run
-    from dualcodec_jax.train.initial import load_frozen
-
-    run, state = load_run(folder)
-    model = run.objective.model
-    semantic = None
-    if model.codec.is_dual:
-        frozen = load_frozen(run.semantic, model.semantic)
-        semantic = (model.semantic, frozen["semantic"], frozen["statistics"])
-    source = {"run": run.name, "step": int(state.step)}
-    generator = DualCodecModel(model.model_id, model.codec, state.generator, source)
-    return Inference(generator, semantic=semantic), not run.semantic.random
 
 
 def fingerprint(params: Params) -> str:

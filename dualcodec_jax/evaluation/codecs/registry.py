@@ -66,18 +66,18 @@ def parse_spec(spec: str) -> Spec:
 def open_codec(spec: str) -> Codec:
     """Open a codec.
 
-    ============================== ===========================================================
+    =============================== ==========================================================
     ``original``, ``original:RATE`` the recording itself, at 24 kHz or RATE Hz
-    ``dualcodec:12hz_v1@4``        released weights, the first four codes of each frame
-    ``dualcodec:PLACE``            a checkpoint, released files, or the folder of a training run
-    ``upstream:12hz_v1@8``         the PyTorch original on the same weights, in float32
-    ``opus:6``                     kbit/s
-    ``codec2:3200``                mode
-    ``encodec:1.5``, ``mimi:8``    kbit/s; number of quantizers
-    ``dac:24khz@8``                16khz, 24khz or 44khz
-    ``speechtokenizer@2``          …
-    ``wavtokenizer``               …
-    ============================== ===========================================================
+    ``dualcodec:12hz_v1@4``         released weights, the first four codes of each frame
+    ``dualcodec:PLACE``             a checkpoint, released files, or a training run's folder
+    ``upstream:12hz_v1@8``          the PyTorch original on the same weights, in float32
+    ``opus:6``                      kbit/s
+    ``codec2:3200``                 mode
+    ``encodec:1.5``, ``mimi:8``     kbit/s; number of quantizers
+    ``dac:24khz@8``                 16khz, 24khz or 44khz
+    ``speechtokenizer@2``           …
+    ``wavtokenizer``                …
+    =============================== ==========================================================
 
     ``encodec``, ``dac``, ``mimi``, ``speechtokenizer`` and ``wavtokenizer`` take a folder with
     weights as their argument, too. docs/other_codecs.md says where each looks.

@@ -145,6 +145,7 @@ SECTIONS: dict[str, dict[str, Kind]] = {
         "commitment": NUMBER,
         "codebook": NUMBER,
         "semantic_mel": NUMBER,
+        "pitch": NUMBER,
         "gan": one_of("least_squares", "hinge"),
         "crop_tail": FLAG,
     },

@@ -1,0 +1,1 @@
+"""Models in the words of other projects: Hugging Face folders, Codec-SUPERB, audiotree."""
