@@ -240,6 +240,7 @@ def test_the_reference_names_what_exists_and_all_that_is_public() -> None:
     assert "dualcodec_jax.errors" in named
 
 
+@pytest.mark.slow
 def test_the_readme_runs(
     tiny_inference: Inference, speech: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +265,7 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> Any:
     sys.modules.pop("pictures")
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn(
     pictures: Any,
     tiny_inference: Inference,
