@@ -29,7 +29,7 @@ from dualcodec_jax.train.options.schema import GROUPS, OPTIONS, REPLACED, SECTIO
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "demo" / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("*/README.md")), *sorted(DOCS.rglob("*.md"))]
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 HIDDEN = re.compile(r"<!-- run\n(.*?)-->", re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -107,8 +107,13 @@ def test_commands_and_options_exist(page: Path) -> None:
             check_command(words[words.index("dualcodec-jax") + 1 :])
         if "train_jax.py" in words:
             check_training(words[words.index("train_jax.py") + 1 :])
-        if words[:1] == ["make"] and len(words) > 1:
-            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
+        if words[:1] == ["make"]:
+            targets = [word for word in words[1:] if re.fullmatch("[a-z-]+", word)]
+            assert set(targets) <= makefile_targets(), words
+
+
+def makefile_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 
 def check_command(words: list[str]) -> None:
@@ -139,7 +144,7 @@ def check_training(words: list[str]) -> None:
 def test_options_of_training_exist(page: Path) -> None:
     groups = r"trainer|data|machine|semantic|model\.(model|discriminator|semantic)"
     for span in SPAN.findall(prose(page)):
-        if re.fullmatch(rf"({groups})(\.\w+)+(=\S*)?", span):
+        if re.fullmatch(rf"({groups})(\.\w+)+(=\S*)?", span) and not span.endswith(".py"):
             name = span.partition("=")[0]
             assert name in OPTIONS.keys() | SECTIONS.keys() | REPLACED.keys(), span
 

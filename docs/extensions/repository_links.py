@@ -5,18 +5,23 @@ On a code host, a link such as ``../CHANGELOG.md`` leads to the file; here, to t
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from sphinx.application import Sphinx
 
-PAGES = {"../demo/README.md": "demo_corpus.md", "../CHANGELOG.md": "changelog.md"}
+PAGES = {
+    "../CHANGELOG.md": "changelog.md",
+    "../demo/README.md": "demo_corpus.md",
+    "../examples/README.md": "examples.md",
+}
 """File, seen from ``docs``, and the page that includes it."""
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register with Sphinx."""
     app.connect("source-read", _link)
-    app.connect("include-read", lambda app, _, docname, source: _unlink(app, docname, source))
+    app.connect("include-read", _link_included)
     return {"parallel_read_safe": True}
 
 
@@ -25,5 +30,5 @@ def _link(_: Sphinx, __: str, source: list[str]) -> None:
         source[0] = source[0].replace(f"]({file}", f"]({page}")
 
 
-def _unlink(_: Sphinx, __: str, source: list[str]) -> None:
+def _link_included(_: Sphinx, __: Path, ___: str, source: list[str]) -> None:
     source[0] = source[0].replace("](../docs/", "](").replace("](docs/", "](")
