@@ -245,19 +245,6 @@ def test_the_reference_names_what_exists_and_all_that_is_public() -> None:
     assert "dualcodec_jax.errors" in named
 
 
-@pytest.mark.slow
-def test_the_readme_runs(
-    tiny_inference: Inference, speech: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dualcodec_jax, "get_model", lambda model_id: None)
-    monkeypatch.setattr(dualcodec_jax, "Inference", lambda dualcodec_model: tiny_inference)
-    dualcodec_jax.write_audio("speech.wav", speech[:CLIP], 24000)
-    snippet = fences(ROOT / "README.md", "python")[0]
-    exec(snippet.replace("n_quantizers=8", "n_quantizers=2"), {})
-    assert dualcodec_jax.audio_info("out.wav").sample_rate == 24000
-
-
 # Pictures ---------------------------------------------------------------------------------------
 
 
