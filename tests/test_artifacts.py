@@ -76,6 +76,7 @@ def test_programs_are_the_functions(
     np.testing.assert_array_equal(decoded.lengths, samples)
 
 
+@pytest.mark.slow
 def test_programs_run_without_this_package(
     inference: Inference, folder: Path, tmp_path: Path
 ) -> None:

@@ -227,6 +227,7 @@ def test_convert_script_is_the_command(tmp_path: Path) -> None:
     assert "no such file" in result.stderr
 
 
+@pytest.mark.slow
 def test_demo_runs_the_whole_path_and_says_that_weights_are_random(tmp_path: Path) -> None:
     result = run("demo", "-o", tmp_path, *MODEL)
     assert result.exit_code == 0, result.output

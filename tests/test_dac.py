@@ -68,6 +68,7 @@ def test_fewer_codes_are_a_prefix(codec: Inference, speech: np.ndarray) -> None:
     np.testing.assert_array_equal(codec.encode(audio, 3)[1], others[:, :2])
 
 
+@pytest.mark.slow
 def test_a_batch_of_unequal_lengths(codec: Inference, speech: np.ndarray) -> None:
     """Each item gets the codes that it gets alone."""
     lengths = np.array([20_000, 9_000, 1])

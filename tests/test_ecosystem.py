@@ -107,6 +107,7 @@ def test_synth_to_files(
         codec.synth(clip(samples, 16000, id="../mine"))
 
 
+@pytest.mark.slow
 def test_batches(codec: SuperbCodec, speech: np.ndarray) -> None:
     """Each clip gets what it gets alone."""
     clips = [clip(speech[start : start + size]) for start, size in ((20000, 11111), (50000, 10901))]

@@ -336,6 +336,7 @@ assert len(np.unique(one.codes[:, 0])) > 20
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_codes_of_one() -> None:
     """Data parallel without communication. A process of its own: devices are counted once."""
     flags = "--xla_force_host_platform_device_count=8"

@@ -706,6 +706,7 @@ def test_the_weight_norm_is_folded(tiny_inference: Inference) -> None:
     assert not any("weight_" in path for path in paths)
 
 
+@pytest.mark.slow
 def test_bfloat16_changes_few_codes(
     tiny_model: DualCodecModel, tiny_semantic: Any, speech: np.ndarray, tiny_inference: Inference
 ) -> None:
@@ -837,6 +838,7 @@ def test_the_readme_runs(
     assert len(again.samples) == 17 * HOP - 4
 
 
+@pytest.mark.slow
 def test_nothing_compiles_after_a_warm_up(tiny_inference: Inference, speech: np.ndarray) -> None:
     done: list[tuple[int, int]] = []
     rate = TINY.sample_rate

@@ -95,6 +95,7 @@ def test_unequal_lengths(params: Any, codes: np.ndarray) -> None:
     assert_close(np.concatenate(list(decoder.whole(codes, lengths)), axis=2), expected)
 
 
+@pytest.mark.slow
 def test_float64() -> None:
     """Windows change nothing but rounding, with ConvNeXt blocks that see both sides too."""
     for is_causal in (True, False):
@@ -111,6 +112,7 @@ def test_float64() -> None:
         assert np.max(np.abs(audio - expected)) < 1e-12 * np.max(np.abs(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["dac", "dac_distilled"])
 def test_codecs_without_a_semantic_stream(encoding: Any) -> None:
     codec = dataclasses.replace(TINY.codec, encoding=encoding)

@@ -89,11 +89,13 @@ def test_codes_without_a_semantic_stream_are_those_of_the_whole(
     np.testing.assert_array_equal(codes, whole(params, config, speech))
 
 
+@pytest.mark.slow
 def test_one_window_of_w2v_bert_is_the_whole(tiny_inference: Inference, speech: np.ndarray) -> None:
     codes = stream(tiny_inference.params, TINY, speech, chunk_frames=16, window_seconds=8)
     np.testing.assert_array_equal(codes, whole(tiny_inference.params, TINY, speech))
 
 
+@pytest.mark.slow
 def test_windows_of_w2v_bert(tiny_inference: Inference, speech: np.ndarray) -> None:
     """Features are those of the windows, each giving what is nearest to its middle."""
     params, size, overlap = tiny_inference.params, 40, 10

@@ -134,6 +134,7 @@ def test_a_run_tells_how_far_it_is_and_where_its_time_went(
     assert min(status.read, status.write, status.elapsed) > 0
 
 
+@pytest.mark.slow
 def test_long_recordings_go_through_windows(
     go: Callable[..., Outcome], inference: Inference, tmp_path: Path
 ) -> None:

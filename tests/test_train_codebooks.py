@@ -101,6 +101,7 @@ def test_a_dac_without_semantic_stream(assignment: Assignment) -> None:
         assert codebook(after, "dac", "quantizer", f"quantizer_{i}").any()
 
 
+@pytest.mark.slow
 def test_training_uses_more_of_the_codebooks(speech: np.ndarray) -> None:
     """Without discriminators too, which then stay as they are."""
     losses = LossConfig(adversarial=0.0, feature_matching=0.0, codebook=0.0, semantic_codebook=0.0)

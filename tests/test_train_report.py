@@ -205,6 +205,7 @@ def test_missing_matplotlib_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         report.write_report(runs, tmp_path / "x.png")
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     for _ in range(2):  # the report in the run's folder is replaced

@@ -114,6 +114,7 @@ def test_a_bypass_step_leaves_the_acoustic_part_alone(
     assert rows == [False, True, True, True]
 
 
+@pytest.mark.slow
 def test_codes_can_be_kept(state: TrainState, frozen: Any, speech: np.ndarray) -> None:
     """Even where codebooks move by themselves; all of the decoder still learns."""
     config = dataclasses.replace(
@@ -261,6 +262,7 @@ def test_weights_of_zero_leave_terms_out(state: TrainState, speech: np.ndarray) 
     assert float(total) == 0.25 + 1 + 15 + 0.25 + 1
 
 
+@pytest.mark.slow
 def test_crop_tail_ignores_what_the_decoder_does_not_reach(
     state: TrainState, speech: np.ndarray
 ) -> None:
@@ -284,6 +286,7 @@ def test_crop_tail_ignores_what_the_decoder_does_not_reach(
     assert mel(False, output) > mel(False, silent_end)
 
 
+@pytest.mark.slow
 def test_checkpointed_discriminators_give_the_same_gradients(
     state: TrainState, speech: np.ndarray
 ) -> None:
