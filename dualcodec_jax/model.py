@@ -128,6 +128,17 @@ def load_semantic(
     return weights.config, weights.params, statistics.params
 
 
+def statistics_place(place: str | Path) -> str | None:
+    """The place as :func:`load_semantic`'s ``dualcodec_path``, or None if it has no statistics.
+
+    Exports of a training run have none: those of the release go on to hold.
+    """
+    if hub.is_remote(place):
+        return str(place)
+    path = hub.local_path(place)
+    return str(path) if any((path / name).exists() for name in STATISTICS_NAMES) else None
+
+
 def load_semantic_model(
     w2v_path: str | Path | None = None, kind: SemanticModel = "w2v_bert"
 ) -> Weights:

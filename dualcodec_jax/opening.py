@@ -13,11 +13,11 @@ from dualcodec_jax.ecosystem.pretrained import is_pretrained
 from dualcodec_jax.errors import HubError
 from dualcodec_jax.inference import Inference
 from dualcodec_jax.model import (
-    STATISTICS_NAMES,
     DualCodecModel,
     get_model,
     random_model,
     random_semantic,
+    statistics_place,
 )
 from dualcodec_jax.weights import CONFIG_FILE, check_tree, is_checkpoint, load_weights
 
@@ -54,7 +54,7 @@ def open_model(name: str) -> tuple[Inference, bool]:
         return Inference(get_model(name)), True
     place, _, model_id = name.rpartition("/")
     if place and model_id in PRESETS:
-        return Inference(get_model(model_id, place), _statistics_place(place)), True
+        return Inference(get_model(model_id, place), statistics_place(place)), True
     if path.is_dir():
         return _folder_inference(path), True
     if os.sep in name:
@@ -77,7 +77,7 @@ def _folder_inference(folder: Path) -> Inference:
         raise HubError(f"{folder} {problem}: {folder}/MODEL")
     if folders:
         return _checkpoint_inference(folders[0])
-    return Inference(get_model(found[0], folder), _statistics_place(folder))
+    return Inference(get_model(found[0], folder), statistics_place(folder))
 
 
 def _is_codec(path: Path) -> bool:
@@ -90,15 +90,7 @@ def _checkpoint_inference(folder: Path) -> Inference:
     weights = load_weights(folder, "codec")
     check_tree(weights.params, codec_shapes(weights.config), what=f"the generator in {folder}")
     model = DualCodecModel(weights.model_id, weights.config, weights.params, weights.source)
-    return Inference(model, _statistics_place(folder) or _statistics_place(folder.parent))
-
-
-def _statistics_place(place: str | Path) -> str | None:
-    """The place, if it has statistics; None: wherever the model's are by default."""
-    if hub.is_remote(place):
-        return str(place)
-    path = hub.local_path(place)
-    return str(path) if any((path / name).exists() for name in STATISTICS_NAMES) else None
+    return Inference(model, statistics_place(folder) or statistics_place(folder.parent))
 
 
 def _run_inference(folder: Path) -> tuple[Inference, bool]:

@@ -9,6 +9,7 @@ A checkpoint is written beside its final place, read back, compared, and only th
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -307,3 +308,23 @@ def _opened(path: Path) -> Iterator[Any]:
         raise WeightsError(
             f"{path}: has tensors of a type that cannot be read ({error}); save them as float32"
         ) from error
+
+
+def weights_digest(codec: Any, semantic: Any = None, statistics: Any = None) -> str:
+    """SHA-256 over the parameters of a model: names, shapes and bytes, in a fixed order.
+
+    Args:
+        codec: parameters of the generator as loaded, weight norm not folded, so that the digest
+            does not depend on the machine.
+        semantic: of the semantic model.
+        statistics: of its features.
+    """
+    digest = hashlib.sha256()
+    for part in (codec, semantic, statistics):
+        leaves = {} if part is None else flatten(part)
+        for path in sorted(leaves):
+            array = np.asarray(leaves[path])
+            digest.update(f"{'/'.join(path)} {array.dtype} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+        digest.update(b"\n")
+    return digest.hexdigest()

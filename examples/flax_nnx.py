@@ -7,7 +7,6 @@ Needs `pip install 'dualcodec-jax[train]'` for optax.
 """
 
 import argparse
-import dataclasses
 import time
 from importlib import resources
 
@@ -17,6 +16,7 @@ import optax
 from flax import nnx
 
 import dualcodec_jax as dualcodec
+from dualcodec_jax.ecosystem.nnx import as_model, as_nnx
 from dualcodec_jax.losses import mel_distance
 
 DECODER = nnx.All(nnx.Param, nnx.PathContains("decoder"))
@@ -77,29 +77,6 @@ def loss_of(decoded: jax.Array, audio: jax.Array) -> jax.Array:
         window_lengths=(512, 2048),
         n_mels=(80, 160),
     )
-
-
-def as_nnx(model: dualcodec.DualCodecModel) -> nnx.Module:
-    """The generator as an NNX module with the model's parameters; nothing is initialised."""
-
-    def wrapped() -> nnx.Module:
-        return nnx.bridge.ToNNX(dualcodec.DualCodec(model.config), rngs=nnx.Rngs(0))
-
-    def initialised() -> nnx.Module:
-        frames = 4
-        audio = jnp.zeros((1, frames * model.config.hop_length, 1))
-        features = jnp.zeros((1, frames, model.config.semantic_dim))
-        return nnx.bridge.lazy_init(wrapped(), audio, features)
-
-    graph, params, _ = nnx.split(nnx.eval_shape(initialised), nnx.Param, ...)
-    nnx.replace_by_pure_dict(params, jax.device_put(model.params))
-    _, generators = nnx.split(wrapped())  # of random numbers, which nothing draws
-    return nnx.merge(graph, params, generators)
-
-
-def as_model(module: nnx.Module, model: dualcodec.DualCodecModel) -> dualcodec.DualCodecModel:
-    """A model with the module's parameters, to decode with, save or export."""
-    return dataclasses.replace(model, params=nnx.to_pure_dict(nnx.state(module, nnx.Param)))
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -14,11 +14,12 @@ import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+from dualcodec_jax.cli.common import load_inference
 from dualcodec_jax.cli.main import app
 from dualcodec_jax.config import TINY, get_config
 from dualcodec_jax.container import read_codes, write_codes
 from dualcodec_jax.lengths import code_length, decoded_samples
-from dualcodec_jax.model import random_model
+from dualcodec_jax.model import get_model, load_semantic, random_model
 
 RATE = TINY.sample_rate
 MODEL = ("--model", "tiny", "--weights", "random")
@@ -250,6 +251,15 @@ def test_default_model(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read_codes(tmp_path / "codes" / "a.dualcodec").model_id == "demo"
     monkeypatch.setenv("DUALCODEC_WEIGHTS", str(tmp_path))
     assert "12hz_v1" in fails(2, "encode", clips / "a.wav", "-o", tmp_path / "other")
+
+
+def test_weights_without_statistics(tmp_path: Path) -> None:
+    """As an export leaves them: the statistics are where those of the model always are."""
+    get_model("demo").save(tmp_path / "demo")
+    inference = load_inference("demo", str(tmp_path), None, "float32")
+    _, _, expected = load_semantic(kind="whisper")
+    for name, value in expected.items():
+        np.testing.assert_array_equal(inference.params["statistics"][name], value)
 
 
 def test_version() -> None:

@@ -1,4 +1,4 @@
-"""Adapters to Codec-SUPERB and audiotree, on a model that compiles in seconds."""
+"""Adapters to Codec-SUPERB, audiotree and Flax NNX, on a model that compiles in seconds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dualcodec_jax.audio.resample import resample_clip
 from dualcodec_jax.convert.files import codec_shapes
 from dualcodec_jax.ecosystem.audiotree import AudioTreeCodec
 from dualcodec_jax.ecosystem.codec_superb import SuperbCodec
+from dualcodec_jax.ecosystem.nnx import as_model, as_nnx
 from dualcodec_jax.errors import AudioError, InputError
 from dualcodec_jax.inference import Inference
 from dualcodec_jax.lengths import decoded_samples
@@ -284,3 +285,13 @@ def test_with_audiotree_itself(tree_codec: AudioTreeCodec, speech: np.ndarray) -
     both = encode_with_codec(tree_codec, scope=["wet"]).map({"wet": stereo, "dry": tree})
     assert (both["wet"].codes == coded.codes).all()
     assert both["dry"].codes is None
+
+
+def test_nnx_there_and_back(inference: Inference) -> None:
+    codes = np.random.default_rng(0).integers(0, 64, (1, micro.CODEC.n_quantizers, 12))
+    module = as_nnx(inference.model)
+    expected = inference.decode(codes[:, :1], codes[:, 1:])
+    decoded = module(jnp.asarray(codes), method="decode").swapaxes(1, 2)
+    np.testing.assert_allclose(decoded[..., : expected.shape[2]], expected, atol=1e-5)
+    back = as_model(module, inference.model)
+    jax.tree.map(np.testing.assert_array_equal, back.params, inference.model.params)

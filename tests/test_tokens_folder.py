@@ -24,7 +24,7 @@ from dualcodec_jax.lengths import code_length, samples_to_cover
 from dualcodec_jax.tokens import shards
 from dualcodec_jax.tokens.detokenize import target_path
 from dualcodec_jax.tokens.manifest import read_manifest, write_manifest
-from dualcodec_jax.tokens.plan import Plan, read_plan, start_plan, weights_digest
+from dualcodec_jax.tokens.plan import Plan, read_plan, start_plan
 from dualcodec_jax.tokens.records import (
     TokenRecord,
     described,
@@ -35,6 +35,7 @@ from dualcodec_jax.tokens.records import (
 from dualcodec_jax.tokens.shards import Broken, read_records, write_shard
 from dualcodec_jax.tokens.source import TokenSource
 from dualcodec_jax.tokens.verify import verify
+from dualcodec_jax.weights import weights_digest
 
 ITEMS, SHARD_SIZE, BROKEN = 10, 4, 5
 PLAN = Plan(

@@ -133,7 +133,7 @@ def load_inference(
     from dualcodec_jax.compilation import enable_cache
     from dualcodec_jax.config import get_config
     from dualcodec_jax.inference import Inference
-    from dualcodec_jax.model import get_model, random_model, random_semantic
+    from dualcodec_jax.model import get_model, random_model, random_semantic, statistics_place
 
     enable_cache()
     config = get_config(model_id)
@@ -147,7 +147,7 @@ def load_inference(
             semantic = (config.semantic, *random_semantic(config.semantic))
         return Inference(
             model,
-            dualcodec_path=weights,
+            dualcodec_path=statistics_place(weights) if weights else None,
             w2v_path=w2v,
             precision=precision,  # type: ignore[arg-type]
             semantic=semantic,

@@ -28,7 +28,6 @@ from dualcodec_jax.cli.codec import (
 )
 from dualcodec_jax.cli.common import (
     FAILED,
-    RANDOM,
     PrecisionChoice,
     PrecisionOption,
     W2vOption,
@@ -166,10 +165,9 @@ def tokenize(
         return
     if not sources:
         raise InputError("no SOURCE given; name files, folders, listings, shards or a data set")
-    from dualcodec_jax.model import get_model, random_model
     from dualcodec_jax.tokens import run
-    from dualcodec_jax.tokens.plan import weights_digest
     from dualcodec_jax.tokens.settings import Settings
+    from dualcodec_jax.weights import weights_digest
 
     index, count = _part(part) or _process(distributed)
     settings = Settings(
@@ -188,9 +186,8 @@ def tokenize(
     model_id = chosen_model(model, weights)
     inference = load_inference(model_id, weights, w2v, precision.value)
     # As stored: weight norm is folded on the device, whose rounding the digest must not have.
-    stored = random_model(model_id) if weights == RANDOM else get_model(model_id, weights)
     digest = weights_digest(
-        stored.params, inference.params.get("semantic"), inference.params.get("statistics")
+        inference.model.params, inference.params.get("semantic"), inference.params.get("statistics")
     )
     with _progress("encoding") as show:
 

@@ -1,1 +1,1 @@
-"""Models in the words of other projects: Hugging Face folders, Codec-SUPERB, audiotree."""
+"""Models in the words of others: Hugging Face folders, Codec-SUPERB, audiotree, Flax NNX."""

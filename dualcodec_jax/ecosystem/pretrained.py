@@ -31,7 +31,6 @@ from dualcodec_jax.ecosystem.model_card import CARD_FILE, model_card
 from dualcodec_jax.errors import HubError, InputError, WeightsError
 from dualcodec_jax.model import DualCodecModel, load_semantic
 from dualcodec_jax.paths import replacing
-from dualcodec_jax.tokens.plan import weights_digest
 from dualcodec_jax.weights import (
     CONFIG_FILE,
     TENSOR_FILE,
@@ -39,6 +38,7 @@ from dualcodec_jax.weights import (
     check_tree,
     load_weights,
     save_weights,
+    weights_digest,
 )
 
 if TYPE_CHECKING:

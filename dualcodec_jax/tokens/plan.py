@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dualcodec_jax import __version__
 from dualcodec_jax.config import DualCodecConfig, code_bits, from_dict
-from dualcodec_jax.convert.engine import flatten
 from dualcodec_jax.errors import ConfigError, InputError
 from dualcodec_jax.paths import replacing
 
@@ -38,7 +34,7 @@ class Plan:
         digest: SHA-256 of their list; see :class:`~dualcodec_jax.tokens.corpus.Corpus`.
         shard_size: items per shard; the last one has fewer.
         model_id: name of the model.
-        weights: SHA-256 of its parameters; see :func:`weights_digest`.
+        weights: SHA-256 of its parameters; see :func:`~dualcodec_jax.weights.weights_digest`.
         codec: sizes of the model.
         n_quantizers: codes per frame.
         precision: of the computation.
@@ -95,26 +91,6 @@ class Plan:
     def bitrate(self) -> float:
         """Bits of codes per second of audio."""
         return self.codec.frame_rate * sum(code_bits(size) for size in self.codebook_sizes)
-
-
-def weights_digest(codec: Any, semantic: Any = None, statistics: Any = None) -> str:
-    """SHA-256 over the parameters of a model: names, shapes and bytes, in a fixed order.
-
-    Args:
-        codec: parameters of the generator as loaded, weight norm not folded, so that the digest
-            does not depend on the machine.
-        semantic: of the semantic model.
-        statistics: of its features.
-    """
-    digest = hashlib.sha256()
-    for part in (codec, semantic, statistics):
-        leaves = {} if part is None else flatten(part)
-        for path in sorted(leaves):
-            array = np.asarray(leaves[path])
-            digest.update(f"{'/'.join(path)} {array.dtype} {array.shape}\n".encode())
-            digest.update(array.tobytes())
-        digest.update(b"\n")
-    return digest.hexdigest()
 
 
 def start_plan(folder: Path, plan: Plan) -> None:

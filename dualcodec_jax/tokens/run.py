@@ -49,7 +49,7 @@ def make_plan(corpus: Corpus, inference: Inference, weights: str, settings: Sett
     Args:
         corpus: what to tokenise.
         inference: the model.
-        weights: digest of its parameters; see :func:`~dualcodec_jax.tokens.plan.weights_digest`.
+        weights: digest of its parameters; see :func:`~dualcodec_jax.weights.weights_digest`.
         settings: how.
 
     Raises:
@@ -102,7 +102,7 @@ def tokenize(
         corpus: what to tokenise.
         output: a new folder, or one of an unfinished or finished run with the same plan.
         inference: the model.
-        weights: digest of its parameters; see :func:`~dualcodec_jax.tokens.plan.weights_digest`.
+        weights: digest of its parameters; see :func:`~dualcodec_jax.weights.weights_digest`.
         settings: how; None: the defaults.
         process_index: which of several processes this is; it does every ``process_count``-th shard.
         process_count: how many there are.
