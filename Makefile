@@ -38,7 +38,7 @@ test: $(VENV)/.dev ## the tests that need neither torch nor a network
 	$(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.dev ## the longer ones of these
-	$(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m slow || [ $$? -eq 5 ]  # 5: there are none
+	$(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m slow $(PARALLEL)
 
 test-parity: $(PARITY_VENV)/.ready ## against the PyTorch originals (installs torch)
 	$(PARITY_BIN)/pytest tests/parity -m "not slow"
@@ -83,4 +83,4 @@ golden: $(PARITY_VENV)/.ready ## rewrite the golden files from the PyTorch origi
 	$(PARITY_BIN)/python tests/golden/make_golden.py
 
 clean: ## remove environments and caches
-	rm -rf $(VENV) $(PARITY_VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis demo_output
+	rm -rf $(VENV) $(PARITY_VENV) .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis demo_output

@@ -18,6 +18,13 @@ from dualcodec_jax.model import DualCodecModel
 
 jax.config.update("jax_platforms", "cpu")
 
+# Most of the time goes into compiling programs that other files, the other process or the run
+# before compiled too. Not through the environment: programs that tests start keep their own.
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".cache" / "xla"))
+jax.config.update("jax_compilation_cache_max_size", 2**30)  # with a limit, JAX locks the folder
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
 TINY = config.PRESETS["tiny"]
 SPEECH = Path(config.__file__).parent / "assets" / "librivox.flac"
 

@@ -1,4 +1,4 @@
-"""A training step of every row of the paper's tables, at reduced width."""
+"""Every row of the paper's tables has a configuration, and a training step at reduced width."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def narrow(objective: ObjectiveConfig) -> ObjectiveConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ROWS)
-def test_a_step_of_every_row(row: str, speech: np.ndarray) -> None:
+@pytest.mark.parametrize("row", ["b1", "c2", "d1", "f2"])  # every encoding, both frame rates
+def test_a_step(row: str, speech: np.ndarray) -> None:
     config = narrow(compose(f"ablation/{row}", DATA).objective)
     codec = config.model.codec
     params, statistics = random_semantic(config.model.semantic)

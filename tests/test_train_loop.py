@@ -21,8 +21,7 @@ pytest.importorskip("orbax.checkpoint")
 
 import jax
 import orbax.checkpoint as ocp
-from jax.experimental.compilation_cache import compilation_cache
-from micro import CODEC, OBJECTIVE
+from micro import CODEC, OBJECTIVE, QUICK
 
 from dualcodec_jax.checkpoint import CheckpointError
 from dualcodec_jax.data.config import DataConfig
@@ -30,10 +29,11 @@ from dualcodec_jax.data.extract import SemanticExtractor
 from dualcodec_jax.data.features import cache_features
 from dualcodec_jax.data.folder import FolderSource
 from dualcodec_jax.errors import ConfigError
+from dualcodec_jax.sharding import global_batch, make_mesh, place
 from dualcodec_jax.train import loop
 from dualcodec_jax.train.evaluate import Evaluator
 from dualcodec_jax.train.export import export_run, load_run
-from dualcodec_jax.train.initial import load_frozen, load_networks
+from dualcodec_jax.train.initial import initial_state, load_frozen, load_networks
 from dualcodec_jax.train.logs import read_records
 from dualcodec_jax.train.loop import TrainingError, train
 from dualcodec_jax.train.run_config import (
@@ -43,6 +43,8 @@ from dualcodec_jax.train.run_config import (
     RunConfig,
     SemanticSource,
 )
+from dualcodec_jax.train.state import state_shapes
+from dualcodec_jax.train.step import jit_step
 from dualcodec_jax.weights import load_weights
 
 pytestmark = pytest.mark.slow  # Every run traces its step anew.
@@ -52,22 +54,18 @@ QUIET = dataclasses.replace(OBJECTIVE, bypass_rate=0.0, max_bad_steps=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep compiled steps on disk: every run makes its own jitted function."""
-    names = (
-        "jax_compilation_cache_dir",
-        "jax_persistent_cache_min_compile_time_secs",
-        "jax_persistent_cache_min_entry_size_bytes",
-    )
-    before = {name: getattr(jax.config, name) for name in names}
-    values = (str(tmp_path_factory.mktemp("xla")), 1.0, -1)
-    for name, value in zip(names, values, strict=True):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+def compiled_once() -> Iterator[None]:
+    """Runs of one objective share their step, which compiles quickly: that is most of a run."""
+    made: dict[Any, Any] = {}
+
+    def shared(config: Any, mesh: Any, state: Any) -> Any:
+        if (config, mesh) not in made:
+            made[config, mesh] = jit_step(config, mesh, state, QUICK)
+        return made[config, mesh]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "jit_step", shared)
+        yield
 
 
 def make_run(folder: Path, **changes: Any) -> RunConfig:
@@ -310,18 +308,32 @@ def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_half_precision_is_near_single(whole: Path, half: Path) -> None:
-    actual, expected = losses(half), losses(whole)
-    assert sorted(actual) == [1, 2, 3]
-    for step, record in actual.items():
+def first_terms(run: RunConfig, speech: np.ndarray) -> dict[str, np.ndarray]:
+    """What the first step logs, for each of seven batches ``[7]``."""
+    mesh = make_mesh(run.mesh)
+    frozen = place(load_frozen(run.semantic, run.objective.model.semantic), mesh)
+    step = loop.jit_step(run.objective, mesh, state_shapes(run.objective))
+    logged = []
+    for start in range(20_000, 20_000 + 7 * 20_000, 20_000):
+        audio = np.stack([speech[start:][:4800], speech[start + 10_000 :][:4800]])
+        state = place(initial_state(run), mesh)
+        logged.append(step(state, frozen, global_batch({"audio": audio}, mesh), bypass=False)[1])
+    return {name: np.array([terms[name] for terms in logged]) for name in logged[0]}
+
+
+def test_half_precision_is_near_single(half: Path, speech: np.ndarray) -> None:
+    for step, record in losses(half).items():
         assert all(np.isfinite(value) for value in record.values()), step
         assert record["steps/skipped"] == 0
-    first = {name: value for name, value in expected[1].items() if name.startswith("loss/")}
-    for name, value in first.items():
-        assert actual[1][name] == pytest.approx(value, rel=0.005), name  # 0.0014 at most
-    for name, limit in (("norm/generator", 0.05), ("norm/discriminator", 0.001)):
-        assert actual[1][name] == pytest.approx(expected[1][name], rel=limit), name
-    assert actual[1]["loss/mel"] != first["loss/mel"]
+    single = first_terms(make_run(half), speech)
+    actual = first_terms(make_run(half, objective=HALF), speech)
+    limits = {"generator_norm": 0.05, "discriminator_norm": 0.001}
+    for name, expected in single.items():
+        # One of the 40 frames of a batch may get another code, which moves losses by a percent
+        # or two; most batches have none.
+        error = np.median(np.abs(actual[name] - expected))
+        assert error <= limits.get(name, 0.002) * np.median(expected), name
+    assert (actual["mel"] != single["mel"]).all()
 
 
 def test_half_precision_keeps_its_state_in_single(half: Path) -> None:

@@ -105,17 +105,23 @@ def train_step(
     return next_state, terms
 
 
-def jit_step(config: ObjectiveConfig, mesh: Mesh, state: TrainState) -> Callable[..., Any]:
+def jit_step(
+    config: ObjectiveConfig,
+    mesh: Mesh,
+    state: TrainState,
+    compiler_options: dict[str, Any] | None = None,
+) -> Callable[..., Any]:
     """:func:`train_step` compiled for a mesh: ``step(state, frozen, batch, bypass=…)``.
 
     ``state`` (arrays or shapes) says where everything lies; the state given to a call is donated.
-    Each value of ``bypass`` compiles on its first use.
+    Each value of ``bypass`` compiles on its first use. ``compiler_options`` are those of XLA.
     """
     return jax.jit(
         functools.partial(train_step, config),
         static_argnames="bypass",
         donate_argnames="state",
         out_shardings=(tree_shardings(state, mesh), replicated(mesh)),
+        compiler_options=compiler_options,
     )
 
 
