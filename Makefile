@@ -4,8 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PARITY_VENV ?= .venv-parity
 PARITY_BIN := $(PARITY_VENV)/bin
-# Two processes: tests mostly compile, which takes one core.
+# Two processes: tests mostly compile, which takes one core. Small models run as fast without most of
+# the compiler's work; parity tests, examples and demo run on what it makes by default.
 PARALLEL ?= -n 2 --dist loadfile
+QUICK ?= XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 PIP_FLAGS ?= -q --disable-pip-version-check
 
 .PHONY: help demo test test-slow test-parity test-parity-slow test-app examples docs package lint bench golden clean
@@ -35,10 +37,10 @@ demo: $(VENV)/.run ## speech to codes and back, on a bundled recording
 	$(BIN)/dualcodec-jax demo
 
 test: $(VENV)/.dev ## the tests that need neither torch nor a network
-	$(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m "not slow" $(PARALLEL)
+	$(QUICK) $(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.dev ## the longer ones of these
-	$(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m slow $(PARALLEL)
+	$(QUICK) $(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m slow $(PARALLEL)
 
 test-parity: $(PARITY_VENV)/.ready ## against the PyTorch originals (installs torch)
 	$(PARITY_BIN)/pytest tests/parity -m "not slow"

@@ -58,7 +58,7 @@ def noise(batch: int, frames: int) -> np.ndarray:
     return 0.2 * samples.astype(np.float32)
 
 
-@pytest.mark.parametrize(("batch", "frames"), [(1, 9), (3, 14)])
+@pytest.mark.parametrize(("batch", "frames"), [pytest.param(1, 9, marks=pytest.mark.slow), (3, 14)])
 def test_programs_are_the_functions(
     inference: Inference, folder: Path, batch: int, frames: int
 ) -> None:

@@ -68,7 +68,7 @@ def whisper() -> tuple[Any, Config]:
 
 
 @pytest.mark.parametrize("seconds", [1.0, 1.92, 1.93, 3.2, 3.21, 6.5])
-@pytest.mark.parametrize("chunk", [7, 64])
+@pytest.mark.parametrize("chunk", [7, pytest.param(64, marks=pytest.mark.slow)])
 def test_whisper_codes_are_those_of_the_whole(
     whisper: tuple[Any, Config], speech: np.ndarray, seconds: float, chunk: int
 ) -> None:

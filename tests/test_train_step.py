@@ -76,6 +76,7 @@ def changed(before: Any, after: Any) -> set[str]:
     return {name for name in pairs[0] if not np.array_equal(pairs[0][name], pairs[1][name])}
 
 
+@pytest.mark.slow
 def test_a_step_updates_everything(
     steps: dict[bool, Step], state: TrainState, frozen: Any, speech: np.ndarray
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_step_updates_everything(
     assert "semantic_mel" not in terms
 
 
+@pytest.mark.slow
 def test_a_bypass_step_leaves_the_acoustic_part_alone(
     steps: dict[bool, Step], state: TrainState, frozen: Any, speech: np.ndarray
 ) -> None:
@@ -130,6 +132,7 @@ def test_codes_can_be_kept(state: TrainState, frozen: Any, speech: np.ndarray) -
     assert changed(before.generator, after.generator) == decoder
 
 
+@pytest.mark.slow
 def test_a_bad_step_is_skipped_and_counted(
     steps: dict[bool, Step], state: TrainState, frozen: Any, speech: np.ndarray
 ) -> None:
@@ -145,6 +148,7 @@ def test_a_bad_step_is_skipped_and_counted(
     assert len(changed(again.generator, good.generator)) == len(leaves(state.generator))
 
 
+@pytest.mark.slow
 def test_a_step_is_deterministic_and_depends_on_its_number(
     steps: dict[bool, Step], state: TrainState, frozen: Any, speech: np.ndarray
 ) -> None:

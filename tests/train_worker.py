@@ -64,7 +64,7 @@ def run(mesh_config: MeshConfig, accumulate: int = 1, save: str | None = None) -
     share = slice(jax.process_index() * size, (jax.process_index() + 1) * size)
     for index, batch in enumerate(batches()):
         local = {name: value[share] for name, value in batch.items()}
-        state, values = step(state, frozen, global_batch(local, mesh), bypass=index == 1)
+        state, values = step(state, frozen, global_batch(local, mesh), bypass=False)
         terms |= {f"terms/{index}/{name}": np.asarray(value) for name, value in values.items()}
     if save is not None:
         with Checkpoints(save) as checkpoints:
