@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -58,9 +57,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             assert app.poll() is None, log.read_text()
             with contextlib.suppress(OSError), urllib.request.urlopen(url):
                 break
-        yield url
-        app.send_signal(signal.SIGINT)
-        app.wait(20)
+        try:
+            yield url
+        finally:  # not SIGINT, which what runs in the background of a shell ignores
+            app.kill()
     said = log.read_text()
     # gradio logs the requests that it refuses.
     assert said.count("Traceback") == said.count("exceptions.InvalidPathError: "), said

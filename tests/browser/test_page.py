@@ -71,7 +71,8 @@ def duration(browser: Any, name: str) -> float:
 
 def shoot(browser: Any, name: str) -> None:
     if folder := os.environ.get("SCREENSHOTS"):
-        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        assert browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
 def history(browser: Any) -> Any:
