@@ -16,11 +16,11 @@ import dualcodec_jax as dualcodec
 from dualcodec_jax.compilation import enable_cache
 from dualcodec_jax.files import decode_file
 from dualcodec_jax.tokens.corpus import open_corpus
-from dualcodec_jax.tokens.plan import weights_digest
 from dualcodec_jax.tokens.records import TokenRecord
 from dualcodec_jax.tokens.run import tokenize
 from dualcodec_jax.tokens.settings import Settings
 from dualcodec_jax.tokens.source import TokenSource
+from dualcodec_jax.weights import weights_digest
 
 CLIPS = Path(__file__).resolve().parent.parent / "tests" / "data"
 CROP = 64  # frames
