@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PARITY_VENV ?= .venv-parity
 PARITY_BIN := $(PARITY_VENV)/bin
 # Two processes: tests mostly compile, which takes one core. Small models run as fast without most of
-# the compiler's work; parity tests, examples and demo run on what it makes by default.
+# the compiler's work; all that is not `make test` runs on what it makes by default.
 PARALLEL ?= -n 2 --dist loadfile
 QUICK ?= XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 PIP_FLAGS ?= -q --disable-pip-version-check
@@ -40,7 +40,7 @@ test: $(VENV)/.dev ## the tests that need neither torch nor a network
 	$(QUICK) $(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m "not slow" $(PARALLEL)
 
 test-slow: $(VENV)/.dev ## the longer ones of these
-	$(QUICK) $(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m slow $(PARALLEL)
+	$(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m slow $(PARALLEL)
 
 test-parity: $(PARITY_VENV)/.ready ## against the PyTorch originals (installs torch)
 	$(PARITY_BIN)/pytest tests/parity -m "not slow"
