@@ -43,7 +43,7 @@ test-slow: $(VENV)/.dev ## the longer ones of these
 	$(BIN)/pytest tests --ignore=tests/parity --ignore=tests/browser --ignore=tests/examples -m slow $(PARALLEL)
 
 test-parity: $(PARITY_VENV)/.ready ## against the PyTorch originals (installs torch)
-	$(PARITY_BIN)/pytest tests/parity -m "not slow"
+	$(PARITY_BIN)/pytest tests/parity -m "not slow" $(PARALLEL)
 
 test-parity-slow: $(PARITY_VENV)/.ready ## the longer ones of these
 	$(PARITY_BIN)/pytest tests/parity -m slow

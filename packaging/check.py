@@ -21,6 +21,7 @@ import time
 import venv
 import zipfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
@@ -113,13 +114,27 @@ def check(output: Path, work: Path) -> None:
     call(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel)
     done("metadata are valid and README.md renders")
     tests = unpack_tests(sdist, work / "tests")
-    for kind, archive in (("wheel", wheel), ("sdist", sdist)):
-        environment = work / kind
-        python = install(archive, environment)
-        try_out(kind, python, version_of(wheel), work)
-        call(python, "-m", "pip", "install", "-q", *TEST_PACKAGES)
-        call(python.parent / "pytest", "-q", "-p", "no:cacheprovider", *TESTS, cwd=tests)
-        done(f"{kind}: {', '.join(TESTS)} pass on what is installed")
+    version = version_of(wheel)
+    with ThreadPoolExecutor() as pool:  # installing takes one core
+        running = [
+            pool.submit(check_installed, kind, archive, version, tests, work)
+            for kind, archive in (("wheel", wheel), ("sdist", sdist))
+        ]
+    for each in running:
+        each.result()
+
+
+def check_installed(kind: str, archive: Path, version: str, tests: Path, work: Path) -> None:
+    """Install the archive into an environment of its own, try it out, and run the tests there.
+
+    Raises:
+        CheckFailed: on the first thing that is wrong.
+    """
+    python = install(archive, work / kind)
+    try_out(kind, python, version, work)
+    call(python, "-m", "pip", "install", "-q", *TEST_PACKAGES)
+    call(python.parent / "pytest", "-q", "-p", "no:cacheprovider", *TESTS, cwd=tests)
+    done(f"{kind}: {', '.join(TESTS)} pass on what is installed")
 
 
 def build(output: Path) -> tuple[Path, Path]:
