@@ -61,8 +61,12 @@ def find_files(
     if not names:
         raise error("no input files given; name files, folders or glob patterns")
     found: dict[Path, Path] = {}
+    seen: set[str] = set()
     for name in names:
         for file, relative in _expand(os.fspath(name), wanted, error):
+            if (place := os.path.abspath(file)) in seen:
+                continue
+            seen.add(place)
             other = found.setdefault(relative, file)
             if other != file and not os.path.samefile(other, file):
                 raise InputError(

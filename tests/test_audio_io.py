@@ -620,3 +620,20 @@ def test_write_failure_leaves_the_old_file(tmp_path, monkeypatch):
         write_audio(path, np.zeros(9), RATE)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+@pytest.mark.parametrize("missing", [1, 50, 600])
+def test_a_full_disk_leaves_no_file(tmp_path, suffix, missing):
+    resource = pytest.importorskip("resource")
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, RATE).astype(np.float32)
+    whole = tmp_path / f"whole{suffix}"
+    write_audio(whole, samples, RATE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole.stat().st_size - missing, limits[1]))
+    try:
+        with pytest.raises(AudioError, match="make room"):
+            write_audio(tmp_path / f"part{suffix}", samples, RATE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == [whole.name]

@@ -171,3 +171,25 @@ def test_kinds_are_not_mixed() -> None:
     assert guess_kind(["a.jsonl", "b.tsv"]) == "manifest"
     with pytest.raises(DataError, match="cannot be mixed"):
         guess_kind(["a.jsonl", "b.tar"])
+
+
+def test_a_folder_of_shards_and_recordings_is_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").touch()
+    assert guess_kind([str(tmp_path)]) == "tar"
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "a.wav").touch()
+    with pytest.raises(DataError, match="--kind tar or --kind folder"):
+        guess_kind([str(tmp_path)])
+
+
+def test_hidden_shards_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / ".trash").mkdir()
+    (tmp_path / ".trash" / "a.tar").touch()
+    (tmp_path / "a.wav").touch()
+    assert guess_kind([str(tmp_path)]) == "folder"
+
+
+def test_numbers_from_zero_are_ids(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"id": {n}, "audio_filepath": "{n}x.wav"}}\n' for n in range(2)))
+    assert ManifestSource([path]).ids == ["0", "1"]

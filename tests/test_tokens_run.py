@@ -28,7 +28,7 @@ from dualcodec_jax.files import encode_file, encode_samples
 from dualcodec_jax.inference import Inference
 from dualcodec_jax.model import DualCodecModel, random_semantic
 from dualcodec_jax.nn.random import random_params
-from dualcodec_jax.tokens import pipeline
+from dualcodec_jax.tokens import pipeline, run
 from dualcodec_jax.tokens.corpus import open_corpus
 from dualcodec_jax.tokens.detokenize import detokenize
 from dualcodec_jax.tokens.reading import on_host
@@ -247,6 +247,28 @@ def test_broken_long_recordings_count_too(go: Callable[..., Outcome], tmp_path: 
     assert "NaN" in (tmp_path / "out" / "broken.jsonl").read_text()
 
 
+def test_a_full_disk_stops_the_run_early(
+    go: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(20):
+        (tmp_path / "in" / f"{number:02}.wav").touch()
+    seen: list[str] = []
+
+    def full(*_: Any) -> None:
+        raise InputError("make room")
+
+    monkeypatch.setattr(pipeline, "write_shard", full)
+    with pytest.raises(InputError, match="make room"):
+        go(
+            tmp_path / "in",
+            shard_size=1,
+            max_broken_fraction=1.0,
+            on_broken=lambda item: seen.append(item.id),
+        )
+    assert len(seen) < 6
+
+
 # Stopping and going on ----------------------------------------------------------------------
 
 
@@ -298,6 +320,51 @@ def test_a_finished_run_is_left_alone_and_a_damaged_shard_made_again(
     assert (outcome.status.kept, outcome.status.done) == (5, 3)
     assert "another SHA-256" in redone[0]
     assert contents(tmp_path / "out") == contents(finished[0])
+
+
+def test_a_damaged_sidecar_is_told_of(
+    go: Callable[..., Outcome], finished: tuple[Path, Outcome], tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "out" / "codes-00001-of-00003.json").write_text("{")
+    redone: list[str] = []
+    go(on_redo=redone.append)
+    assert redone == ["codes-00001-of-00003.json is damaged"]
+    assert contents(tmp_path / "out") == contents(finished[0])
+
+
+def test_others_see_that_a_shard_is_being_made_again(
+    go: Callable[..., Outcome],
+    finished: tuple[Path, Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "out" / "codes-00001-of-00003.array_record").unlink()
+
+    def stop(self: pipeline.Pipeline, todo: list[int]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Pipeline, "shards", stop)
+        with pytest.raises(KeyboardInterrupt):
+            go(process_index=1, process_count=3)
+    assert go(process_index=0, process_count=3).missing == 1
+    assert go(process_index=1, process_count=3).manifest is not None
+    assert contents(tmp_path / "out") == contents(finished[0])
+
+
+def test_a_run_without_its_manifest_is_not_done(
+    go: Callable[..., Outcome],
+    finished: tuple[Path, Outcome],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()
+    monkeypatch.setattr(run, "_MANIFEST_SECONDS", 0.0)
+    with pytest.raises(DataError, match="written no manifest; start again"):
+        go(process_index=1, process_count=2, wait=True)
 
 
 def test_another_plan_is_refused(

@@ -87,10 +87,27 @@ def audio_writer(path: str | Path, sample_rate: int) -> Iterator[Callable[[Any],
         except soundfile.SoundFileError as error:
             raise AudioError(
                 f"{target}: cannot be written as {file_format} at {rate} Hz "
-                f"({reason(error)}); try .wav"
+                f"({reason(error)}); try .wav, or make room"
             ) from error
         if not written:
             raise InputError(f"{target}: nothing was written")
+        if not _is_complete(temporary, written):
+            raise AudioError(f"{target}: could not be written to its end; make room")
+
+
+def _is_complete(path: Path, written: int) -> bool:
+    """Whether all samples can be read again: libsndfile does not tell if its last write failed."""
+    soundfile = import_soundfile()
+    try:
+        with soundfile.SoundFile(path) as file:
+            if len(file) != written:
+                return False
+            if file.format == "FLAC":  # the header has the length even without the last block
+                file.seek(written - 1)
+                return len(file.read(1)) == 1
+    except soundfile.SoundFileError:
+        return False
+    return True
 
 
 def _checked_rate(sample_rate: Any, highest: int) -> int:

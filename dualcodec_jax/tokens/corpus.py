@@ -15,7 +15,8 @@ from dualcodec_jax.data.records import Record, Source
 from dualcodec_jax.data.sources import open_source
 from dualcodec_jax.data.tar import index_shard
 from dualcodec_jax.data.tfds_source import INFO_FILE, find_dataset
-from dualcodec_jax.paths import find_audio_files, find_files
+from dualcodec_jax.errors import InputError
+from dualcodec_jax.paths import AUDIO_SUFFIXES, find_audio_files, find_files
 from dualcodec_jax.tokens.manifest_source import ManifestSource, is_listing
 
 Kind = Literal["folder", "manifest", "tar", "tfds"]
@@ -95,6 +96,14 @@ def open_corpus(
     return Corpus(chosen, names, split, source, _digest([facts, split, str(len(source))]))
 
 
+def _holds(path: Path, *suffixes: str) -> bool:
+    """Whether a folder has such files, hidden ones aside."""
+    try:
+        return path.is_dir() and bool(find_files(path, suffixes))
+    except InputError:
+        return False
+
+
 def guess_kind(locations: Sequence[str]) -> Kind:
     """What there is: listings and shards by their suffix, a data set by its files, else audio."""
     paths = [Path(name).expanduser() for name in locations]
@@ -102,7 +111,12 @@ def guess_kind(locations: Sequence[str]) -> Kind:
         return "manifest"
     if any(is_listing(path) for path in paths):
         raise DataError("listings and other sources cannot be mixed; tokenise them separately")
-    if all(p.suffix == ".tar" or (p.is_dir() and any(p.rglob("*.tar"))) for p in paths):
+    if all(p.suffix == ".tar" or _holds(p, ".tar") for p in paths):
+        if mixed := [p for p in paths if _holds(p, *AUDIO_SUFFIXES)]:
+            raise DataError(
+                f"{mixed[0]} holds both tar shards and recordings; say which are meant: --kind tar "
+                "or --kind folder"
+            )
         return "tar"
     if len(paths) == 1 and paths[0].is_dir():
         try:

@@ -82,7 +82,7 @@ def is_listing(location: str | Path) -> bool:
 
 def _column(row: Row, wanted: str | None, known: Sequence[str]) -> str | None:
     """Take a value out of ``row``; a number becomes text."""
-    name = wanted or next((name for name in known if row.get(name)), None)
+    name = wanted or next((n for n in known if row.get(n) not in (None, "")), None)
     value = row.pop(name, None) if name is not None else None
     if isinstance(value, bool) or not isinstance(value, str | int):
         return None

@@ -120,6 +120,7 @@ class Pipeline:
             if isinstance(result, Broken):
                 self._count_broken(result)
             self._submit(self._write_item, shard, result)
+            self._settle(STACKS_AHEAD)  # a full disk must stop the run now, not at its end
         for group in grouper.finish():
             self._stack(group)
 

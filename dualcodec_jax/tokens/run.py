@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dualcodec_jax.data.errors import DataError
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.inference import Inference
 from dualcodec_jax.stream_encode import semantic_windows
@@ -22,7 +23,13 @@ from dualcodec_jax.tokens.parquet import import_pyarrow
 from dualcodec_jax.tokens.pipeline import Pipeline
 from dualcodec_jax.tokens.plan import Plan, start_plan
 from dualcodec_jax.tokens.settings import Settings, Status
-from dualcodec_jax.tokens.shards import Broken, find_fault, import_array_record, read_info
+from dualcodec_jax.tokens.shards import (
+    Broken,
+    find_fault,
+    import_array_record,
+    info_path,
+    read_info,
+)
 
 _POLL_SECONDS = 1.0
 _MANIFEST_SECONDS = 240.0  # below the five minutes that jax.distributed waits for the last process
@@ -114,7 +121,8 @@ def tokenize(
     Raises:
         InputError: a setting is out of range, or ``output`` holds something else.
         BrokenDataError: more recordings are broken than allowed.
-        DataError: a package is missing, two records have one id, or the disk is faulty.
+        DataError: a package is missing, two records have one id, the disk is faulty, or the first
+            of several processes does not finish the run.
     """
     settings = settings or Settings()
     if not 0 <= process_index < process_count:
@@ -129,7 +137,8 @@ def tokenize(
     todo, broken, kept = [], 0, 0
     for shard in own:
         there = read_info(folder, plan, shard)
-        problem = None if there is None else find_fault(folder, plan, shard)
+        known = info_path(folder, plan, shard).exists()
+        problem = find_fault(folder, plan, shard) if known else None
         if there is None or problem is not None:
             todo.append(shard)
             if problem is not None and on_redo is not None:
@@ -139,6 +148,8 @@ def tokenize(
             kept += len(plan.indices(shard))
     if todo:
         (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    for shard in todo:  # other processes wait for a shard that has no sidecar
+        info_path(folder, plan, shard).unlink(missing_ok=True)
     pipeline = Pipeline(folder, plan, corpus, inference, settings, broken, on_progress, on_broken)
     pipeline.status.kept = kept
     pipeline.shards(todo)
@@ -153,6 +164,11 @@ def tokenize(
         end = time.monotonic() + _MANIFEST_SECONDS
         while not (folder / MANIFEST_FILE).exists() and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
+        if not (folder / MANIFEST_FILE).exists():
+            raise DataError(
+                f"{folder}: all shards are done, but the first process has written no manifest; "
+                "start again, which checks them and writes it"
+            )
         return Outcome(pipeline.status, None)
     manifest = write_manifest(folder, plan, pipeline.check_broken)
     return Outcome(pipeline.status, manifest)

@@ -116,10 +116,15 @@ def write_shard(
     return info
 
 
+def info_path(folder: Path, plan: Plan, shard: int) -> Path:
+    """Where the sidecar of a shard is."""
+    return folder / (plan.shard_name(shard) + INFO_SUFFIX)
+
+
 def read_info(folder: Path, plan: Plan, shard: int) -> ShardInfo | None:
     """The sidecar of a shard; None if it is missing or cannot be read."""
     try:
-        text = (folder / (plan.shard_name(shard) + INFO_SUFFIX)).read_text(encoding="utf-8")
+        text = info_path(folder, plan, shard).read_text(encoding="utf-8")
         values = json.loads(text)
         broken = tuple(Broken(**item) for item in values.pop("broken"))
         info = ShardInfo(**values, broken=broken)
@@ -143,7 +148,7 @@ def find_fault(folder: Path, plan: Plan, shard: int, *, checksums: bool = True) 
     name = plan.shard_name(shard)
     info = read_info(folder, plan, shard)
     if info is None:
-        there = (folder / (name + INFO_SUFFIX)).exists()
+        there = info_path(folder, plan, shard).exists()
         return f"{name}{INFO_SUFFIX} is {'damaged' if there else 'missing'}"
     suffixes = [RECORDS_SUFFIX, PARQUET_SUFFIX] if plan.parquet else [RECORDS_SUFFIX]
     if sorted(info.files) != sorted(name + suffix for suffix in suffixes):

@@ -42,13 +42,14 @@ class Report:
 
     def value(self, what: str, value: float, limit: float) -> None:
         """A measured error must not exceed ``limit``."""
-        self._properties.append(("error", [what, value, limit]))
+        # Plain numbers: processes of pytest-xdist send them to the first one.
+        self._properties.append(("error", [what, float(value), float(limit)]))
         assert value <= limit, f"{what}: error {value:.2e} exceeds {limit:.0e}"
 
     def codes(self, model_id: str, what: str, counts: CodeCounts) -> None:
         """Codes that follow from flipped ties must be rare; what one tie explains may stand."""
         row = [counts.frames, counts.total, counts.equal, counts.ties, counts.excused]
-        self._properties.append(("codes", [model_id, what, *row]))
+        self._properties.append(("codes", [model_id, what, *map(int, row)]))
         assert counts.total > 0
         assert counts.ties <= 1 or counts.excused <= upstream.EXCUSED * counts.total
 
