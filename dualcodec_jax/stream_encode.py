@@ -321,7 +321,8 @@ class _Buffer:
         return self._begin + len(self._parts)
 
     def append(self, part: np.ndarray) -> None:
-        self._parts = np.concatenate([self._parts, part])
+        if len(part):
+            self._parts = np.concatenate([self._parts, part])
 
     def drop(self, begin: int) -> None:
         """Forget what lies before ``begin``."""

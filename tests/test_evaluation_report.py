@@ -123,6 +123,14 @@ def test_interval_of_a_mean() -> None:
     assert cell.value - cell.low == pytest.approx(half, rel=0.1)
 
 
+def test_rates_may_tie(evaluated: tuple[Results, Path], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found, _ = evaluated
+    same = [dataclasses.replace(found.systems[-1], name=name) for name in ("mine:b", "mine:a")]
+    tied = dataclasses.replace(found, systems=[*found.systems, *same])
+    assert "Rate and quality" in html_page(tied, tmp_path)
+
+
 def test_one_clip_has_no_interval() -> None:
     cell = summarise(results(system("a:1", [2.0]))).rows[0].cells["pesq_wb"]
     assert (cell.value, cell.low, cell.high) == (2.0, None, None)

@@ -19,9 +19,10 @@ from evaluation_standins import (
 )
 
 from dualcodec_jax.audio.reader import read_audio
-from dualcodec_jax.errors import InputError
+from dualcodec_jax.errors import AudioError, InputError
 from dualcodec_jax.evaluation import recognisers
 from dualcodec_jax.evaluation.cache import Store, folder_name, rounded
+from dualcodec_jax.evaluation.clip import reason
 from dualcodec_jax.evaluation.collect import NO_REFERENCE, quantizer_use
 from dualcodec_jax.evaluation.datasets import Item
 from dualcodec_jax.evaluation.results import Results
@@ -126,6 +127,31 @@ def test_a_killed_run_goes_on(tmp_path: Path, items: list[Item]) -> None:
     )
     # What came after the torn line can be read.
     assert run(tmp_path, items, StandInCodec(kills=0), StandInMetric()).systems == results.systems
+
+
+def test_a_run_killed_during_its_first_clip_goes_on(
+    tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = StandInMetric("peak", intrusive=False)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metric, "measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, items, StandInCodec(), metric)
+    assert len(list((tmp_path / "out" / "audio").rglob("*.flac"))) == 1
+    results = run(tmp_path, items, StandInCodec(), metric)
+    assert [len(system.clips) for system in results.systems] == [4, 4]
+
+
+def test_messages_may_name_files_that_are_not_utf8(tmp_path: Path) -> None:
+    message = reason(AudioError("b\udce9.wav: damaged"))
+    assert message == "b\\udce9.wav: damaged"
+    store = Store(tmp_path, "a", keep_audio=False)
+    store.append({"clip": "one", "failure": message})
+    assert store.read()["one"]["failure"] == message
 
 
 def test_a_new_metric_needs_no_encoding(tmp_path: Path, items: list[Item]) -> None:

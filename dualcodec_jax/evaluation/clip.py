@@ -281,6 +281,8 @@ def base_language(language: str) -> str:
 def reason(error: BaseException) -> str:
     """The message of an error, in one line; its kind where the message is not written for users."""
     text = " ".join(str(error).split())
+    # It may name a file whose name is not UTF-8, and goes into files that are.
+    text = text.encode("utf-8", "backslashreplace").decode()
     if isinstance(error, DualCodecError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -97,9 +97,12 @@ def _draw_rate(axis: Any, column: Column, rows: Sequence[Row], all_rows: Sequenc
     measured = [row for row in rows if column.key in row.cells]
     for index, (_, family) in enumerate(_families(rows).items()):
         points = sorted(
-            (row.cells["kbit_s"].value, row.cells[column.key], row.system.name)
-            for row in family
-            if column.key in row.cells
+            (
+                (row.cells["kbit_s"].value, row.cells[column.key], row.system.name)
+                for row in family
+                if column.key in row.cells
+            ),
+            key=lambda point: (point[0], point[2]),
         )
         if points:
             _draw_family(axis, points, _COLORS[index % len(_COLORS)], len(measured))

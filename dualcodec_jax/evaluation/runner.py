@@ -85,6 +85,8 @@ def evaluate(
     chosen = spread(items, limit)
     _note_languages(chosen, tools)
     folder = check_output(output, overwrite=overwrite)
+    # First of all: by it a run that was killed during its first clip knows the folder again.
+    (folder / CLIPS_FOLDER).mkdir(parents=True, exist_ok=True)
     run = _Run(folder, chosen, tools, keep_audio, overwrite)
     return run.run(systems, progress or (lambda done, total, what: None))
 

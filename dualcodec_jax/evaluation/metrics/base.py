@@ -189,7 +189,8 @@ def load_package(module: str) -> Any:
     with others_code():
         try:
             return importlib.import_module(module)
-        except (ImportError, OSError, RuntimeError) as error:
+        # The last two: packages built for another version of NumPy.
+        except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
             reason = str(error).partition("\n")[0][:300]
             raise MetricAbsent(
                 f"{module} is installed, but importing it fails: {reason}; reinstall it with "
