@@ -99,6 +99,13 @@ def finished(
     return folder, tokenize(open_corpus(clips), folder, inference, WEIGHTS, settings)
 
 
+@pytest.fixture
+def copied(finished: tuple[Path, Outcome], tmp_path: Path) -> Path:
+    """A copy of it, where ``go`` writes."""
+    shutil.copytree(finished[0], tmp_path / "out")
+    return tmp_path / "out"
+
+
 def records(folder: Path) -> list[TokenRecord]:
     return list(TokenSource(folder))
 
@@ -323,24 +330,22 @@ def test_a_finished_run_is_left_alone_and_a_damaged_shard_made_again(
 
 
 def test_a_damaged_sidecar_is_told_of(
-    go: Callable[..., Outcome], finished: tuple[Path, Outcome], tmp_path: Path
+    go: Callable[..., Outcome], copied: Path, finished: tuple[Path, Outcome]
 ) -> None:
-    shutil.copytree(finished[0], tmp_path / "out")
-    (tmp_path / "out" / "codes-00001-of-00003.json").write_text("{")
+    (copied / "codes-00001-of-00003.json").write_text("{")
     redone: list[str] = []
     go(on_redo=redone.append)
     assert redone == ["codes-00001-of-00003.json is damaged"]
-    assert contents(tmp_path / "out") == contents(finished[0])
+    assert contents(copied) == contents(finished[0])
 
 
 def test_others_see_that_a_shard_is_being_made_again(
     go: Callable[..., Outcome],
+    copied: Path,
     finished: tuple[Path, Outcome],
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shutil.copytree(finished[0], tmp_path / "out")
-    (tmp_path / "out" / "codes-00001-of-00003.array_record").unlink()
+    (copied / "codes-00001-of-00003.array_record").unlink()
 
     def stop(self: pipeline.Pipeline, todo: list[int]) -> None:
         raise KeyboardInterrupt
@@ -351,17 +356,13 @@ def test_others_see_that_a_shard_is_being_made_again(
             go(process_index=1, process_count=3)
     assert go(process_index=0, process_count=3).missing == 1
     assert go(process_index=1, process_count=3).manifest is not None
-    assert contents(tmp_path / "out") == contents(finished[0])
+    assert contents(copied) == contents(finished[0])
 
 
 def test_a_run_without_its_manifest_is_not_done(
-    go: Callable[..., Outcome],
-    finished: tuple[Path, Outcome],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    go: Callable[..., Outcome], copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(finished[0], tmp_path / "out")
-    (tmp_path / "out" / "manifest.json").unlink()
+    (copied / "manifest.json").unlink()
     monkeypatch.setattr(run, "_MANIFEST_SECONDS", 0.0)
     with pytest.raises(DataError, match="written no manifest; start again"):
         go(process_index=1, process_count=2, wait=True)
