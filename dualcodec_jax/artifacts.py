@@ -20,11 +20,12 @@ import numpy as np
 from jax import Array, export
 
 from dualcodec_jax import functional
-from dualcodec_jax.config import Config, WhisperConfig, to_dict
+from dualcodec_jax.config import Config, DualCodecConfig, WhisperConfig, from_dict, to_dict
 from dualcodec_jax.convert.engine import Params, flatten, unflatten
 from dualcodec_jax.errors import InputError, WeightsError
 from dualcodec_jax.functional import Decoded, Encoded
 from dualcodec_jax.inference import Inference
+from dualcodec_jax.inputs import as_array, as_audio, as_lengths
 from dualcodec_jax.lengths import acoustic_frames, min_samples
 from dualcodec_jax.paths import replacing
 
@@ -50,6 +51,7 @@ class Artifacts:
 
     description: dict[str, Any]
     params: Params
+    _codec: DualCodecConfig
     _encode: Callable[..., Any]
     _decode: Callable[..., Any]
 
@@ -57,36 +59,48 @@ class Artifacts:
         """Audio ``[B, 1, N]``, N whole hops → codes; as :func:`dualcodec_jax.encode`.
 
         Raises:
-            InputError: on another shape or length.
+            InputError: on another shape, type or length.
+            AudioError: if samples are not finite.
         """
-        shape, hop = np.shape(audio), self.description["hop_length"]
-        most = self.description["max_frames"] * hop
-        if len(shape) != 3 or shape[1] != 1 or shape[2] % hop or not hop <= shape[2] <= most:
+        samples, true = as_audio(audio, lengths)
+        hop, codec = self.description["hop_length"], self._codec
+        shortest, size = min_samples(codec), samples.shape[2]
+        least, most = acoustic_frames(shortest, codec) * hop, self.description["max_frames"] * hop
+        if size % hop or not least <= size <= most:
             raise InputError(
-                f"audio must have shape [batch, 1, samples] with whole hops of {hop} samples, at "
-                f"most {most}; got {list(shape)}. Pad it with zeros and give lengths"
+                f"audio must have whole hops of {hop} samples, at least {least} and at most "
+                f"{most}; got {size}. Pad it with zeros and give lengths"
             )
-        true = np.full(shape[0], shape[2]) if lengths is None else np.asarray(lengths)
-        codes, frames = self._encode(self.params, jnp.asarray(audio), true.astype(np.int32))
+        if (true < shortest).any():
+            raise InputError(
+                f"lengths must be at least {shortest} samples, the shortest audio that has a code; "
+                f"got {true.tolist()}"
+            )
+        codes, frames = self._encode(self.params, samples, true)
         return Encoded(codes, frames)
 
     def decode(self, codes: Any, lengths: Any | None = None) -> Decoded:
         """Codes ``[B, n_quantizers, T]`` → audio; as :func:`dualcodec_jax.decode`.
 
         Raises:
-            InputError: on another shape, or codes outside their codebooks.
+            InputError: on another shape, type or length, or codes outside their codebooks.
         """
-        rows, sizes = np.asarray(codes), self.description["codebook_sizes"]
-        if rows.ndim != 3 or rows.shape[1] != len(sizes) or not rows.shape[2]:
+        rows, sizes = as_array(codes, "codes"), self.description["codebook_sizes"]
+        if rows.ndim != 3 or rows.shape[1] != len(sizes) or 0 in rows.shape:
             raise InputError(
                 f"codes must have shape [batch, {len(sizes)}, frames]; got {list(rows.shape)}"
             )
+        if rows.dtype.kind not in "iu":
+            raise InputError(f"codes must be integers; got {rows.dtype}")
+        most, frames = self.description["max_frames"], rows.shape[2]
+        if frames > most:
+            raise InputError(f"codes must have at most {most} frames; got {frames}. Split them")
+        true = as_lengths(lengths, len(rows), frames, "lengths", "frames")
+        if (true < 1).any():
+            raise InputError(f"lengths must be at least 1 frame; got {true.tolist()}")
         if (rows < 0).any() or (rows >= np.array(sizes)[:, None]).any():
             raise InputError("codes lie outside their codebooks: damaged, or of another model")
-        true = np.full(len(rows), rows.shape[2]) if lengths is None else np.asarray(lengths)
-        audio, samples = self._decode(
-            {"codec": self.params["codec"]}, rows.astype(np.int32), true.astype(np.int32)
-        )
+        audio, samples = self._decode({"codec": self.params["codec"]}, rows.astype(np.int32), true)
         return Decoded(audio, samples)
 
 
@@ -143,6 +157,7 @@ def read_artifacts(folder: str | Path) -> Artifacts:
     path = Path(folder)
     description = _read_description(path)
     try:
+        codec = from_dict(DualCodecConfig, description["config"])
         flat = load_file(path / PARAMETERS)
         encode, decode = (
             jax.jit(export.deserialize(bytearray((path / name).read_bytes())).call)
@@ -154,19 +169,22 @@ def read_artifacts(folder: str | Path) -> Artifacts:
             "artifacts"
         ) from error
     params = jax.device_put(unflatten({tuple(name.split("/")): flat[name] for name in flat}))
-    return Artifacts(description, params, encode, decode)
+    return Artifacts(description, params, codec, encode, decode)
 
 
 def _programs(params: Params, config: Config, count: int) -> dict[str, Callable[[], Any]]:
     """Functions that trace each program."""
     codec = config.codec
-    most, least = max_frames(config), acoustic_frames(min_samples(codec), codec)
-    batch, frames = export.symbolic_shape(
-        "batch, frames", constraints=[f"frames >= {least}", f"frames <= {most}"]
-    )
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
-    lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
+
+    def sizes(least: int) -> tuple[Any, Any, jax.ShapeDtypeStruct]:
+        bounds = [f"frames >= {least}", f"frames <= {max_frames(config)}"]
+        batch, frames = export.symbolic_shape("batch, frames", constraints=bounds)
+        return batch, frames, jax.ShapeDtypeStruct((batch,), jnp.int32)
+
+    batch, frames, encode_lengths = sizes(acoustic_frames(min_samples(codec), codec))
     audio = jax.ShapeDtypeStruct((batch, 1, frames * codec.hop_length), jnp.float32)
+    batch, frames, decode_lengths = sizes(1)
     codes = jax.ShapeDtypeStruct((batch, count, frames), jnp.int32)
 
     def encode(params: Params, audio: Array, lengths: Array) -> tuple[Array, Array]:
@@ -178,8 +196,8 @@ def _programs(params: Params, config: Config, count: int) -> dict[str, Callable[
         return result.audio, result.lengths
 
     return {
-        ENCODE: lambda: (encode, (shapes, audio, lengths)),
-        DECODE: lambda: (decode, ({"codec": shapes["codec"]}, codes, lengths)),
+        ENCODE: lambda: (encode, (shapes, audio, encode_lengths)),
+        DECODE: lambda: (decode, ({"codec": shapes["codec"]}, codes, decode_lengths)),
     }
 
 

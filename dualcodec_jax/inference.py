@@ -21,21 +21,20 @@ from jax import Array
 
 from dualcodec_jax import functional
 from dualcodec_jax.config import Config, Precision, default_semantic
-from dualcodec_jax.errors import AudioError, DualCodecWarning, InputError
+from dualcodec_jax.errors import DualCodecWarning, InputError
+from dualcodec_jax.inputs import ArrayLike, as_array, as_audio, as_lengths
 from dualcodec_jax.lengths import (
     acoustic_frames,
     bucket,
     code_length,
     decoded_samples,
+    min_samples,
     samples_to_cover,
 )
 from dualcodec_jax.model import DualCodecModel, load_semantic
 from dualcodec_jax.nn.layers import fold_weight_norm
 from dualcodec_jax.stream_decode import StreamDecoder, check_codes, decode_stream
 from dualcodec_jax.stream_encode import encode_stream
-
-ArrayLike = Any
-"""A numpy array, JAX array, torch tensor, or nested list."""
 
 WHOLE_FRAMES, LONG_CHUNK_FRAMES = 1024, 512
 """Longer utterances than the first are decoded in windows, so many frames at a time."""
@@ -207,24 +206,8 @@ class Inference:
         self._check_can_encode()
         codec = self.config.codec
         count = self._count(n_quantizers)
-        samples = _as_array(audio, "audio")
-        if samples.ndim != 3 or samples.shape[1] != 1 or samples.shape[0] == 0:
-            raise InputError(
-                f"audio must have shape [batch, 1, samples]; got {list(samples.shape)}. Use "
-                "audio.reshape(1, 1, -1) for one mono clip, and mix stereo to mono first"
-            )
-        if not jnp.issubdtype(samples.dtype, jnp.floating):
-            raise InputError(
-                f"audio must be floating point in [-1, 1]; got {samples.dtype}. Divide integer "
-                "samples by their full scale (32768 for 16 bits)"
-            )
+        samples, true = as_audio(audio, lengths)
         size = samples.shape[2]
-        true = _lengths(lengths, samples.shape[0], size, "lengths", "samples")
-        samples = np.where(np.arange(size) < true[:, None, None], samples, 0)
-        with np.errstate(over="ignore"):  # what overflows is not finite
-            samples = samples.astype(np.float32)
-        if not np.isfinite(samples).all():
-            raise AudioError("audio has samples that are NaN or infinite; remove them first")
         if pad_end:
             true = np.array([samples_to_cover(int(n), codec) for n in true], np.int32)
         for length in true:
@@ -265,7 +248,7 @@ class Inference:
         """
         codes = self._stack(semantic_codes, acoustic_codes)
         batch, _, frames = codes.shape
-        true = _lengths(code_lengths, batch, frames, "code_lengths", "frames")
+        true = as_lengths(code_lengths, batch, frames, "code_lengths", "frames")
         if (true < 1).any():
             raise InputError("code_lengths must be at least 1")
         codes = np.where(np.arange(frames) < true[:, None, None], codes, 0)
@@ -314,7 +297,7 @@ class Inference:
         return encode_stream(
             self.params,
             self.config,
-            (_as_array(part, "audio") for part in audio),
+            (as_array(part, "audio") for part in audio),
             self._count(n_quantizers),
             pad_end=pad_end,
             chunk_frames=chunk_frames,
@@ -350,7 +333,7 @@ class Inference:
         return decode_stream(
             self.params,
             self.config,
-            (_as_array(part, "codes") for part in codes),
+            (as_array(part, "codes") for part in codes),
             chunk_frames=chunk_frames,
             lookahead=lookahead,
         )
@@ -364,15 +347,15 @@ class Inference:
         n_quantizers: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
-        """Compile for every padded length that clips of such durations can have.
+        """Compile for every padded length of clips of such durations, with ``pad_end`` or without.
 
         Lengths are padded to eight buckets an octave (less than 12.5 % of padding), so clips of
-        half a second to a minute take 55 to 57 programs of each kind. With
+        half a second to a minute take 54 to 57 programs of each kind. With
         :func:`dualcodec_jax.compilation.enable_cache` the next process finds them on disk.
 
         Args:
             max_seconds: of the longest clip.
-            min_seconds: of the shortest.
+            min_seconds: of the shortest clip.
             batch_sizes: that will come; each compiles anew.
             n_quantizers: as in :meth:`encode`; None: all.
             progress: called with (programs compiled, programs).
@@ -381,17 +364,17 @@ class Inference:
             The number of programs.
 
         Raises:
-            InputError: if ``min_seconds`` exceeds ``max_seconds``, or is too short to encode.
+            InputError: if ``min_seconds`` exceeds ``max_seconds`` or is not positive.
         """
         codec, count = self.config.codec, self._count(n_quantizers)
         if not 0 < min_seconds <= max_seconds:
             raise InputError(
                 f"min_seconds {min_seconds} must be positive and at most max_seconds {max_seconds}"
             )
-        samples = [
-            samples_to_cover(round(seconds * codec.sample_rate), codec)
-            for seconds in (min_seconds, max_seconds)
-        ]
+        shortest, longest = (
+            round(seconds * codec.sample_rate) for seconds in (min_seconds, max_seconds)
+        )
+        samples = max(shortest, min_samples(codec)), samples_to_cover(longest, codec)
         shapes: list[tuple[Callable[[int, int], None], int]] = []
         if self._can_encode:
             shapes += [
@@ -457,7 +440,7 @@ class Inference:
         return min(int(n_quantizers), available)
 
     def _stack(self, semantic_codes: ArrayLike, acoustic_codes: ArrayLike | None) -> np.ndarray:
-        semantic = _as_array(semantic_codes, "semantic_codes")
+        semantic = as_array(semantic_codes, "semantic_codes")
         books = self.config.codec.n_codebooks
         parts = [semantic]
         if semantic.ndim != 3 or semantic.shape[1] != 1 or 0 in semantic.shape:
@@ -465,7 +448,7 @@ class Inference:
                 f"semantic_codes must have shape [batch, 1, frames]; got {list(semantic.shape)}"
             )
         if acoustic_codes is not None:
-            acoustic = _as_array(acoustic_codes, "acoustic_codes")
+            acoustic = as_array(acoustic_codes, "acoustic_codes")
             parts.append(acoustic)
             if (
                 acoustic.ndim != 3
@@ -483,34 +466,8 @@ class Inference:
         return np.concatenate(parts, axis=1)
 
 
-def _as_array(value: ArrayLike, name: str) -> np.ndarray:
-    """Numpy view of numpy, JAX, torch and nested lists, without importing torch."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is not an array: {error}") from error
-
-
-def _lengths(value: ArrayLike | None, batch: int, largest: int, name: str, unit: str) -> np.ndarray:
-    if value is None:
-        return np.full(batch, largest, np.int32)
-    lengths = _as_array(value, name)
-    if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
-        raise InputError(
-            f"{name} must be {batch} integers, one an item; got {lengths.dtype} "
-            f"{list(lengths.shape)}"
-        )
-    if lengths.size and (lengths.min() < 0 or lengths.max() > largest):
-        raise InputError(
-            f"{name} must lie in 0…{largest} {unit}, the padded length; got {lengths.tolist()}"
-        )
-    return lengths.astype(np.int32)
-
-
 def _num_samples(value: ArrayLike, batch: int) -> np.ndarray:
-    lengths = _as_array(value, "num_samples")
+    lengths = as_array(value, "num_samples")
     if lengths.dtype.kind not in "iu" or lengths.shape not in ((), (batch,)) or lengths.min() < 0:
         raise InputError(f"num_samples must be one integer or {batch}, none negative")
     return np.broadcast_to(lengths, (batch,)).astype(np.int32)

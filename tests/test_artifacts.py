@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 pytest.importorskip("flatbuffers")
 
-from dualcodec_jax.artifacts import ENCODE, PARAMETERS, read_artifacts, write_artifacts
+from dualcodec_jax.artifacts import (
+    ENCODE,
+    PARAMETERS,
+    Artifacts,
+    read_artifacts,
+    write_artifacts,
+)
 from dualcodec_jax.cli.main import app
 from dualcodec_jax.config import PRESETS
-from dualcodec_jax.errors import InputError, WeightsError
+from dualcodec_jax.errors import AudioError, InputError, WeightsError
 from dualcodec_jax.inference import Inference
+from dualcodec_jax.lengths import min_samples
 from dualcodec_jax.model import random_model, random_semantic
 
 HOP = PRESETS["tiny"].codec.hop_length
@@ -42,6 +53,15 @@ np.save(sys.argv[3], np.asarray(codes))
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    """Each program runs once or twice: optimising it would take longer than that."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def inference() -> Inference:
     semantic = PRESETS["tiny"].semantic
@@ -53,6 +73,11 @@ def folder(inference: Inference, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return write_artifacts(inference, tmp_path_factory.mktemp("artifacts") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def programs(folder: Path) -> Artifacts:
+    return read_artifacts(folder)
+
+
 def noise(batch: int, frames: int) -> np.ndarray:
     samples = np.random.default_rng(frames).standard_normal((batch, 1, frames * HOP))
     return 0.2 * samples.astype(np.float32)
@@ -60,9 +85,9 @@ def noise(batch: int, frames: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("batch", "frames"), [pytest.param(1, 9, marks=pytest.mark.slow), (3, 14)])
 def test_programs_are_the_functions(
-    inference: Inference, folder: Path, batch: int, frames: int
+    inference: Inference, programs: Artifacts, batch: int, frames: int
 ) -> None:
-    programs, audio = read_artifacts(folder), noise(batch, frames)
+    audio = noise(batch, frames)
     lengths = np.arange(batch) * -1000 + frames * HOP
     semantic, acoustic, frame_counts = inference.encode(audio, None, lengths=lengths)
     encoded = programs.encode(audio, lengths)
@@ -83,7 +108,8 @@ def test_programs_run_without_this_package(
     audio = noise(1, 11)
     np.save(tmp_path / "audio.npy", audio)
     arguments = [str(folder), str(tmp_path / "audio.npy"), str(tmp_path / "codes.npy")]
-    subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=True, cwd=tmp_path)
+    same = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "true"}  # as here
+    subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=True, cwd=tmp_path, env=same)
     codes = read_artifacts(folder).encode(audio).codes
     np.testing.assert_array_equal(np.load(tmp_path / "codes.npy"), codes)
 
@@ -104,18 +130,71 @@ def test_whisper_models_take_a_window(tmp_path: Path) -> None:
     hop = programs.description["hop_length"]
     audio = 0.1 * np.random.default_rng(0).standard_normal((1, 1, 30 * hop)).astype(np.float32)
     assert programs.encode(audio).codes.shape == (1, 2, 30)
-    with pytest.raises(InputError, match="at most 720000"):
+    with pytest.raises(InputError, match="at least 960 and at most 720000; got 720960"):
         programs.encode(np.zeros((1, 1, 751 * hop), np.float32))
+    with pytest.raises(InputError, match="at most 750 frames; got 751"):
+        programs.decode(np.zeros((1, 2, 751), np.int32))
+    shortest = programs.encode(audio[:, :, :hop], [719])
+    assert programs.decode(shortest.codes).audio.shape == (1, 1, hop - 4)
 
 
-def test_wrong_input_is_refused(folder: Path) -> None:
-    programs = read_artifacts(folder)
-    with pytest.raises(InputError, match="whole hops"):
-        programs.encode(np.zeros((1, 1, HOP + 1), np.float32))
-    with pytest.raises(InputError, match=r"shape \[batch, 4, frames\]"):
-        programs.decode(np.zeros((1, 3, 9), np.int32))
-    with pytest.raises(InputError, match="outside their codebooks"):
-        programs.decode(np.full((1, 4, 9), 1 << 20))
+def test_the_shortest_item_has_one_frame(inference: Inference, programs: Artifacts) -> None:
+    audio, shortest = noise(2, 2), min_samples(inference.config.codec)
+    encoded = programs.encode(audio.astype(np.float64), [shortest, 2 * HOP])
+    assert encoded.lengths.tolist() == [1, 1]
+    codes = np.array(encoded.codes)[:, :, :1]
+    decoded = programs.decode(codes.tolist(), [1, 1])
+    expected = inference.decode(codes[:, :1], codes[:, 1:])
+    np.testing.assert_allclose(decoded.audio, expected, atol=1e-6)
+
+
+AUDIO, CODES = np.zeros((2, 1, 4 * HOP), np.float32), np.zeros((2, 4, 9), np.int32)
+
+
+@pytest.mark.parametrize(
+    ("audio", "lengths", "message"),
+    [
+        (AUDIO[0], None, r"shape \[batch, 1, samples\]; got \[1, "),
+        (AUDIO[:0], None, r"shape \[batch, 1, samples\]; got \[0, "),
+        (AUDIO.astype(np.int16), None, "floating point in .* got int16"),
+        (AUDIO + np.nan, None, "NaN or infinite"),
+        (AUDIO[:, :, 1:], None, f"whole hops of {HOP} samples"),
+        (AUDIO[:, :, :0], None, f"at least {2 * HOP} and at most .*; got 0"),
+        (AUDIO[:, :, :HOP], None, f"at least {2 * HOP} and at most .*; got {HOP}"),
+        (AUDIO, [HOP, 4 * HOP], "lengths must be at least 20.. samples"),
+        (AUDIO, [4 * HOP, 4 * HOP + 1], f"lengths must lie in 0…{4 * HOP}"),
+        (AUDIO, [4 * HOP], "lengths must be 2 integers"),
+        (AUDIO, [4e3, 4e3], "lengths must be 2 integers"),
+    ],
+)
+def test_wrong_audio_is_refused(
+    audio: np.ndarray, lengths: list[Any] | None, message: str, programs: Artifacts
+) -> None:
+    with pytest.raises((InputError, AudioError), match=message):
+        programs.encode(audio, lengths)
+
+
+@pytest.mark.parametrize(
+    ("codes", "lengths", "message"),
+    [
+        (CODES[:, :3], None, r"shape \[batch, 4, frames\]; got \[2, 3, 9\]"),
+        (CODES[0], None, r"shape \[batch, 4, frames\]"),
+        (CODES[:0], None, r"shape \[batch, 4, frames\]"),
+        (CODES[:, :, :0], None, r"shape \[batch, 4, frames\]"),
+        (CODES.astype(np.float32), None, "codes must be integers; got float32"),
+        (CODES + (1 << 20), None, "outside their codebooks"),
+        (CODES - 1, None, "outside their codebooks"),
+        (np.broadcast_to(CODES[:1, :, :1], (1, 4, 1 << 21)), None, "at most 1048576 frames"),
+        (CODES, [0, 9], r"lengths must be at least 1 frame; got \[0, 9\]"),
+        (CODES, [9, 10], "lengths must lie in 0…9 frames"),
+        (CODES, [9], "lengths must be 2 integers"),
+    ],
+)
+def test_wrong_codes_are_refused(
+    codes: np.ndarray, lengths: list[Any] | None, message: str, programs: Artifacts
+) -> None:
+    with pytest.raises(InputError, match=message):
+        programs.decode(codes, lengths)
 
 
 def test_bad_folders_and_requests(inference: Inference, folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dualcodec_jax.audio import reader
+from dualcodec_jax.audio import headers, reader
 from dualcodec_jax.audio.reader import audio_info, read_audio
 from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.errors import AudioError, InputError
@@ -32,10 +32,10 @@ def save(path: Path, samples: np.ndarray | None = None, rate: int = RATE, **kwar
     return path
 
 
-def set_wav_size(path: Path, size: int) -> Path:
+def set_wav_size(path: Path, size: int, order: str = "<") -> Path:
     data = bytearray(path.read_bytes())
     at = data.index(b"data") + 4
-    data[at : at + 4] = struct.pack("<I", size)
+    data[at : at + 4] = struct.pack(f"{order}I", size)
     path.write_bytes(data)
     return path
 
@@ -314,6 +314,41 @@ def test_streamed_wav(tmp_path, size):
     assert audio_info(path).num_samples == 6000
     with pytest.raises(AudioError, match="max_seconds"):
         read_audio(path, max_seconds=0.2)
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+def test_streamed_wav_of_more_than_its_placeholder(tmp_path, size):
+    """Five GiB of which the file system stores the header only."""
+    path = set_wav_size(save(tmp_path / "a.wav"), size)
+    start = path.stat().st_size - 2 * 6000
+    os.truncate(path, start + (5 << 30))
+    assert audio_info(path).num_samples == 5 << 29
+    os.truncate(path, start + 0x7FFFF000)
+    with path.open("ab") as stream:
+        stream.write(b"LIST" + struct.pack("<I", 4) + b"INFO")
+    # A chunk that follows where the size says shows that the size is one.
+    surplus = 0 if size == 0x7FFFF000 else 12
+    assert audio_info(path).num_samples == (0x7FFFF000 + surplus) // 2
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"subtype": "PCM_16"},
+        {"subtype": "IMA_ADPCM"},
+        {"subtype": "FLOAT", "format": "WAVEX"},
+        {"subtype": "PCM_24", "endian": "BIG"},
+    ],
+    ids=str,
+)
+def test_streamed_wav_is_read_to_the_end(tmp_path, monkeypatch, kwargs):
+    monkeypatch.setattr(headers, "_PLACEHOLDERS", (range(2000, 2001),))
+    path = save(tmp_path / "a.wav", tone(), **kwargs)
+    expected = read_audio(path).samples
+    order = ">" if path.read_bytes().startswith(b"RIFX") else "<"
+    audio = read_audio(set_wav_size(path, 2000, order))
+    np.testing.assert_array_equal(audio.samples, expected)
+    assert audio.notes == ("streamed file without a data size: read to the end of the file",)
 
 
 def test_empty_wav_with_trailing_chunk_is_empty(tmp_path):

@@ -66,6 +66,9 @@ def test_metadata_become_fields_and_the_rest_is_kept() -> None:
     )
     assert (record.text, record.quality, record.duration) == ("hi", 3.2, 1.0)
     assert record.extra == {"speaker": 7}
+    second = record_from_metadata("k", b"", {"sentence": "b", "text": "a", "quality": 1, "x": None})
+    assert (second.text, second.quality, second.extra) == ("a", 1, {"sentence": "b", "x": None})
+    assert record_from_metadata("k", b"", {"text": None, "sentence": "b"}).extra == {}
     empty = record_from_metadata(
         "k", b"", {"text": "", "dnsmos": float("nan"), "duration": "soon", "language": 5}
     )
@@ -202,10 +205,7 @@ def test_tar_index_that_cannot_be_written_stays_in_memory(tmp_path: Path) -> Non
     assert pickle.loads(pickle.dumps(source))[2].text == "text 2 é"
 
 
-def test_hostile_members_are_left_out_and_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tar_module, "MAX_AUDIO_BYTES", 2000)
+def test_hostile_members_are_left_out_and_counted(tmp_path: Path) -> None:
     shard = tmp_path / "a.tar"
     with tarfile.open(shard, "w") as archive:
         add(archive, "dir", b"", type=tarfile.DIRTYPE)
@@ -215,7 +215,6 @@ def test_hostile_members_are_left_out_and_counted(
         add(archive, "link.wav", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd")
         add(archive, "hard.wav", b"", type=tarfile.LNKTYPE, linkname="good.wav")
         add(archive, "pipe.wav", b"", type=tarfile.FIFOTYPE)
-        add(archive, "big.wav", encoded(3, size=1500))
         add(archive, "good.mp3", encoded(4, "MP3"))
         add(archive, "alone.json", b"{}")
         add(archive, "readme.txt", b"hello")
@@ -231,12 +230,27 @@ def test_hostile_members_are_left_out_and_counted(
     assert len(source) == 3
     assert source.skipped == {
         "links or special files": 3,
-        "oversized audio": 1,
         "second audio of one name": 1,
         "JSON without audio": 1,
         "other files": 1,
     }
     assert TarSource(shard).skipped == source.skipped  # also from the index file
+
+
+def test_oversized_members_are_records_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualcodec_jax.data.records.MAX_SLICE_BYTES", 3 << 20)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "big.wav", bytes((3 << 20) + 1))
+        add(archive, "big.json", b'{"text": "long"}')
+        add(archive, "good.wav", encoded())
+    source = TarSource(tmp_path)
+    assert (len(source), source.skipped) == (2, {})
+    assert (source[0].key, source[0].text) == ("a.tar/big.wav", "long")
+    with pytest.raises(OSError, match=r"3 MiB in a\.tar, where 3 MiB are the limit: extract it"):
+        source[0].audio_bytes()
+    assert source[1].audio_bytes() == encoded()
 
 
 def test_damaged_json_leaves_the_audio(tmp_path: Path) -> None:

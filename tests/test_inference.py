@@ -22,7 +22,13 @@ import dualcodec_jax
 from dualcodec_jax import config, functional, inference
 from dualcodec_jax.errors import AudioError, ConfigError, DualCodecWarning, InputError
 from dualcodec_jax.inference import Inference
-from dualcodec_jax.lengths import acoustic_frames, code_length, decoded_samples, samples_to_cover
+from dualcodec_jax.lengths import (
+    acoustic_frames,
+    code_length,
+    decoded_samples,
+    min_samples,
+    samples_to_cover,
+)
 from dualcodec_jax.model import DualCodecModel
 from dualcodec_jax.nn.codec import DualCodec
 
@@ -847,11 +853,46 @@ def test_nothing_compiles_after_a_warm_up(tiny_inference: Inference, speech: np.
     )
     assert done[-1] == (count, count)
     sizes = inference._encode._cache_size(), inference._decode._cache_size()
-    for seconds in (0.9, 0.97, 1.1):
+    for seconds, pad_end in ((0.9, False), (0.9, True), (0.97, True), (1.1, False), (1.1, True)):
         samples = np.stack([speech[: round(seconds * rate)]] * 2)[:, None]
-        codes = joined(tiny_inference.encode(samples, None, pad_end=True))
+        codes = joined(tiny_inference.encode(samples, None, pad_end=pad_end))
         tiny_inference.decode(codes[:, :1], codes[:, 1:], num_samples=samples.shape[2])
     assert (inference._encode._cache_size(), inference._decode._cache_size()) == sizes
+
+
+@pytest.mark.parametrize("model_id", ["12hz_v1", "25hz_v1", "demo"])
+@pytest.mark.parametrize("seconds", [(0.01, 0.3), (0.5, 2.0)])
+def test_a_warm_up_meets_every_shape(
+    tiny_inference: Inference,
+    model_id: str,
+    seconds: tuple[float, float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the shortest and the longest clip, padded and not, at the released models' rates."""
+    tried = copy.copy(tiny_inference)
+    tried.config = config.PRESETS[model_id]
+    codec, shapes = tried.config.codec, set()
+
+    def encode(_: Any, __: Any, audio: Any, lengths: Any, count: int) -> functional.Encoded:
+        shapes.add(audio.shape)
+        frames = acoustic_frames(audio.shape[2], codec)
+        return functional.Encoded(np.zeros((1, count, frames), int), code_length(lengths, codec))
+
+    def decode(_: Any, __: Any, codes: Any, lengths: Any) -> functional.Decoded:
+        shapes.add(codes.shape)
+        samples = decoded_samples(codes.shape[2], codec)
+        return functional.Decoded(np.zeros((1, 1, samples)), decoded_samples(lengths, codec))
+
+    monkeypatch.setattr(inference, "_encode", encode)
+    monkeypatch.setattr(inference, "_decode", decode)
+    assert tried.warmup(seconds[1], min_seconds=seconds[0]) == len(shapes)
+    warm = shapes.copy()
+    for length in seconds:
+        for pad_end in (False, True):
+            size = max(round(length * codec.sample_rate), 0 if pad_end else min_samples(codec))
+            codes = joined(tried.encode(np.zeros((1, 1, size), np.float32), None, pad_end=pad_end))
+            tried.decode(codes[:, :1], codes[:, 1:])
+    assert shapes == warm
 
 
 def test_a_warm_up_for_impossible_durations(tiny_inference: Inference) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -14,7 +14,10 @@ import soundfile
 from dualcodec_jax.data.errors import DataError
 from dualcodec_jax.errors import AudioError
 from dualcodec_jax.tokens.corpus import Corpus, guess_kind, open_corpus
+from dualcodec_jax.tokens.ids import target_path
 from dualcodec_jax.tokens.manifest_source import ManifestSource
+from dualcodec_jax.tokens.reading import Reader, Recording
+from dualcodec_jax.tokens.shards import Broken
 
 
 def ids(corpus: Corpus) -> list[str]:
@@ -71,8 +74,26 @@ def test_columns_can_be_named_and_ids_left_out(tmp_path: Path) -> None:
     with source[0].audio_path() as audio:
         assert audio == Path("/abs/1.wav")
     path = write(tmp_path / "b.tsv", "path\tsentence", 'c/7.mp3\tsaid "no')
-    assert ManifestSource(path).ids == ["c/7"]
     assert ManifestSource(path)[0].text == 'said "no'
+
+
+def test_ids_from_paths_name_files_below_a_folder(tmp_path: Path) -> None:
+    """Whatever the paths of a listing are, ``detokenize`` can write its recordings."""
+    paths = {
+        "c/7.mp3": "c/7",
+        "./c//8.v2.wav": "c/8.v2",
+        "/abs/1.wav": "abs/1",
+        "../../up/2.flac": "up/2",
+        "a/../b/.hidden": "a/b/.hidden",
+    }
+    source = ManifestSource(write(tmp_path / "a.csv", "path", *paths))
+    assert source.ids == list(paths.values())
+    for key in source.ids:
+        assert target_path(tmp_path, key, "wav").name.startswith(PurePosixPath(key).name)
+    with pytest.raises(DataError, match=r"1 ids occur more than once: a/1; .*--id-column"):
+        open_corpus(write(tmp_path / "b.csv", "path", "../a/1.wav", "a/1.wav"))
+    with pytest.raises(DataError, match=r"b.csv, line 2: the path '\.\./' names no file"):
+        ManifestSource(write(tmp_path / "b.csv", "path", "../"))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +168,22 @@ def test_tar_shards(tmp_path: Path) -> None:
     (tmp_path / "1.tar").rename(tmp_path / "more" / "0.tar")
     with pytest.raises(DataError, match="ids occur more than once"):
         open_corpus(tmp_path)
+
+
+def test_oversized_tar_members_are_broken_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for number in range(2):
+            info = tarfile.TarInfo(f"{number}.wav")
+            info.size = len(data := wav(number) + bytes(number << 20))
+            archive.addfile(info, io.BytesIO(data))
+    monkeypatch.setattr("dualcodec_jax.data.records.MAX_SLICE_BYTES", 1 << 20)
+    read = Reader(open_corpus(tmp_path), 16000, 120.0)
+    assert [type(read(index)[0]) for index in range(2)] == [Recording, Broken]
+    broken, _ = read(1)
+    assert broken.id == "a.tar/1"
+    assert broken.reason.startswith("cannot be read (1 MiB in a.tar, where 1 MiB are the limit: ")
 
 
 def test_prepared_data_sets(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from dualcodec_jax.data.errors import DataError
 from dualcodec_jax.errors import CodeFileError, DualCodecError, InputError
 from dualcodec_jax.lengths import code_length, samples_to_cover
 from dualcodec_jax.tokens import shards
-from dualcodec_jax.tokens.detokenize import target_path
+from dualcodec_jax.tokens.ids import target_path
 from dualcodec_jax.tokens.manifest import read_manifest, write_manifest
 from dualcodec_jax.tokens.plan import Plan, read_plan, start_plan
 from dualcodec_jax.tokens.records import (

@@ -10,8 +10,8 @@ import contextlib
 import functools
 import io
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -41,9 +41,10 @@ _BYTES_PER_VALUE = {
 }
 _UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's SF_COUNT_MAX: a FLAC written to a pipe
 _MAX_CHUNKS = 10_000
-# Writers that cannot seek back leave a size near 2 or 4 GiB: ffmpeg 0xFFFFFFFF, sox
+# Writers that cannot seek back leave a size of 0, or one near 2 or 4 GiB: ffmpeg 0xFFFFFFFF, sox
 # 0x7FFFF000 rounded down to whole samples, arecord 0x80000000.
-_PLACEHOLDER_SIZE = 0x7FFF_0000
+_PLACEHOLDERS = (range(1), range(0x7FFF_0000, 0x8000_0001), range(0xFFFF_0000, 1 << 32))
+_LEAST_PLACEHOLDER = 0x7FFF_0000  # of sizes that the file does not reach
 _MP3_LENGTH_FACTOR = 64  # more than the ratio of the highest to the lowest MP3 bit rate
 _MP3_FRAME_BYTES = 1152
 
@@ -81,22 +82,25 @@ class AudioInfo:
 
 
 class View(io.FileIO):
-    """A file as libsndfile should see it: with four bytes replaced, or seemingly longer.
+    """A file as libsndfile should see it: with some bytes replaced, or seemingly longer.
 
-    A WAV data size of 0 makes libsndfile read nothing, and the length it estimates for an
-    MP3 file without a frame count (from the bit rate of the first frame) silently cuts
-    files of variable bit rate. libsndfile finds the end of both by itself if allowed to.
+    A WAV data size that stands for an unknown one makes libsndfile read no further, and the
+    length it estimates for an MP3 file without a frame count (from the bit rate of the first
+    frame) silently cuts files of variable bit rate. libsndfile finds the end of both by itself
+    if allowed to.
 
     Attributes:
         is_longer: whether the file seems longer than it is.
         is_exhausted: whether the last read wanted more than there is.
     """
 
-    def __init__(self, path: Path, *, patch_at: int | None = None, length_factor: int = 1):
+    def __init__(
+        self, path: Path, *, patches: Mapping[int, bytes] | None = None, length_factor: int = 1
+    ):
         super().__init__(path, "rb")
         self.is_longer = length_factor > 1
         self.is_exhausted = False
-        self._patch_at = patch_at
+        self._patches = patches or {}
         self._surplus = (length_factor - 1) * os.fstat(self.fileno()).st_size
         self._from_end = False
 
@@ -105,10 +109,10 @@ class View(io.FileIO):
         start = super().tell()
         count = super().readinto(buffer) or 0
         self.is_exhausted = count < len(buffer)
-        if self._patch_at is not None:
-            view = memoryview(buffer).cast("B")
-            for at in range(max(start, self._patch_at), min(start + count, self._patch_at + 4)):
-                view[at - start] = 0xFF
+        view = memoryview(buffer).cast("B")
+        for first, patch in self._patches.items():
+            for at in range(max(start, first), min(start + count, first + len(patch))):
+                view[at - start] = patch[at - first]
         return count
 
     # The length is asked for by seeking to the end; a tag is also read there, so that only
@@ -132,12 +136,12 @@ class Header:
     Attributes:
         info: what it says.
         notes: sentences for the user on what looks wrong.
-        patch_at: where a WAV data size of 0 has to be replaced for libsndfile, or ``None``.
+        patches: what has to be replaced for libsndfile, by its offset in bytes.
     """
 
     info: AudioInfo
     notes: tuple[str, ...]
-    patch_at: int | None
+    patches: Mapping[int, bytes]
 
     @contextlib.contextmanager
     def open_samples(self) -> Iterator[tuple[Any, View | None]]:
@@ -147,8 +151,8 @@ class Header:
             view = None
             if self.info.format == "MP3" and not _has_frame_count(path):
                 view = stack.enter_context(View(path, length_factor=_MP3_LENGTH_FACTOR))
-            elif self.patch_at is not None:
-                view = stack.enter_context(View(path, patch_at=self.patch_at))
+            elif self.patches:
+                view = stack.enter_context(View(path, patches=self.patches))
             yield stack.enter_context(_open(path, view)), view
 
 
@@ -158,8 +162,8 @@ class _Chunk:
 
     declared: int
     available: int
-    size_at: int
     is_placeholder: bool = False
+    patches: Mapping[int, bytes] = field(default_factory=dict)
 
 
 def read_header(path: str | Path) -> Header:
@@ -172,9 +176,9 @@ def read_header(path: str | Path) -> Header:
     file = _existing_file(path)
     chunk = _data_chunk(file)
     is_streamed = chunk is not None and chunk.is_placeholder
-    patch_at = chunk.size_at if chunk and is_streamed and not chunk.declared else None
+    patches = {} if chunk is None else chunk.patches
     with contextlib.ExitStack() as stack:
-        view = None if patch_at is None else stack.enter_context(View(file, patch_at=patch_at))
+        view = stack.enter_context(View(file, patches=patches)) if patches else None
         reader = stack.enter_context(_open(file, view))
         rate, channels, frames = reader.samplerate, reader.channels, reader.frames
         file_format, subtype = reader.format, reader.subtype
@@ -193,7 +197,7 @@ def read_header(path: str | Path) -> Header:
     seconds = None if known is None else known / rate
     notes = ("streamed file without a data size: read to the end of the file",)
     info = AudioInfo(file, rate, channels, known, seconds, file_format, subtype)
-    return Header(info, notes if is_streamed else (), patch_at)
+    return Header(info, notes if is_streamed else (), patches)
 
 
 def import_soundfile() -> Any:
@@ -316,15 +320,20 @@ def _data_chunk(file: Path) -> _Chunk | None:
             if name == b"ds64":
                 size64 = int.from_bytes(stream.read(16)[8:], "little")
             elif name == b"SSND":  # starts with two fields of its own
-                return _Chunk(declared - 8, size - start - 8, start - 4)
+                return _Chunk(declared - 8, size - start - 8)
             elif name == b"data":
                 if size64 is not None and declared == 0xFFFFFFFF:
-                    return _Chunk(size64, size - start, start - 4, size64 >= (1 << 63))
-                if declared:
-                    is_placeholder = declared > size - start and declared >= _PLACEHOLDER_SIZE
-                else:
-                    is_placeholder = start < size and not _only_chunks(stream, start, size, order)
-                return _Chunk(declared, size - start, start - 4, is_placeholder)
+                    return _Chunk(size64, size - start, size64 >= (1 << 63))
+                if declared > size - start:
+                    return _Chunk(declared, size - start, declared >= _LEAST_PLACEHOLDER)
+                end = start + declared + declared % 2
+                if any(declared in sizes for sizes in _PLACEHOLDERS) and not _only_chunks(
+                    stream, end, size, order
+                ):
+                    # libsndfile reads to the end of a file that was not closed: of any length.
+                    unclosed = {4: (8).to_bytes(4, order), start - 4: bytes(4)}
+                    return _Chunk(declared, size - start, True, unclosed)
+                return _Chunk(declared, size - start)
             stream.seek(start + declared + declared % 2)
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import tempfile
@@ -18,6 +19,8 @@ TEXT_KEYS = ("text", "transcription", "sentence", "transcript")
 """Names under which metadata has the transcript, the first present one counting."""
 QUALITY_KEYS = ("dnsmos", "quality")
 """The same for a quality score; Emilia has DNSMOS."""
+MAX_SLICE_BYTES = 2**28
+"""Largest part of a file that is read: it goes to memory."""
 
 _KNOWN_KEYS = {*TEXT_KEYS, *QUALITY_KEYS, "language", "duration"}
 
@@ -40,8 +43,15 @@ class FileSlice:
         """The bytes.
 
         Raises:
-            OSError: if the file cannot be read.
+            OSError: if the file cannot be read, or the part is larger than
+                :data:`MAX_SLICE_BYTES`.
         """
+        if self.size is not None and self.size > MAX_SLICE_BYTES:
+            raise OSError(
+                errno.EFBIG,
+                f"{self.size >> 20} MiB in {self.path.name}, where {MAX_SLICE_BYTES >> 20} MiB are "
+                "the limit: extract it to a file of its own, or cut it into shorter recordings",
+            )
         with self.path.open("rb") as stream:
             stream.seek(self.offset)
             return stream.read() if self.size is None else stream.read(self.size)
@@ -112,24 +122,31 @@ def record_from_metadata(
     Args:
         key: see :class:`Record`.
         audio: see :class:`Record`.
-        metadata: Emilia's JSON, say: ``text``, ``language``, ``dnsmos``, ``duration``; what
-            has another name becomes ``extra``. Empty values count as missing.
+        metadata: Emilia's JSON, say: ``text``, ``language``, ``dnsmos``, ``duration``; all
+            others, a second text say, become ``extra``. Empty values count as missing.
         **known: fields of the record that do not come from the metadata.
     """
+    text, quality = _first(metadata, TEXT_KEYS), _first(metadata, QUALITY_KEYS)
+    used = {text, quality, "language", "duration"}
     return Record(
         key=key,
         audio=audio,
-        text=_text(_first(metadata, TEXT_KEYS)),
+        text=_text(metadata.get(text)),
         language=_text(metadata.get("language")),
-        quality=_number(_first(metadata, QUALITY_KEYS)),
+        quality=_number(metadata.get(quality)),
         duration=_number(metadata.get("duration")),
-        extra={name: value for name, value in metadata.items() if name not in _KNOWN_KEYS},
+        extra={
+            name: value
+            for name, value in metadata.items()
+            if name not in used and not (value is None and name in _KNOWN_KEYS)
+        },
         **known,
     )
 
 
-def _first(metadata: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((metadata[name] for name in names if metadata.get(name) is not None), None)
+def _first(metadata: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """The first of ``names`` that has a value."""
+    return next((name for name in names if metadata.get(name) is not None), names[0])
 
 
 def _text(value: Any) -> str | None:

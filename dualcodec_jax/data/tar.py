@@ -28,9 +28,8 @@ from dualcodec_jax.paths import AUDIO_SUFFIXES, find_files, replacing
 
 logger = logging.getLogger(__name__)
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 INDEX_SUFFIX = ".index"
-MAX_AUDIO_BYTES = 2**28
 MAX_JSON_BYTES = 2**20
 MAX_MEMBERS = 1_000_000
 MAX_KEY_BYTES = 512
@@ -58,8 +57,9 @@ class ShardIndex:
 class TarSource:
     """Utterances of tar shards in random access.
 
-    Only regular members count; links, devices and oversized members are left out and
-    counted. A member's name is a label, so that a hostile one does no harm.
+    Only regular members count; links, devices and oversized JSON are left out and counted. Audio
+    of more than :data:`~dualcodec_jax.data.records.MAX_SLICE_BYTES` is a record that cannot be
+    read. A member's name is a label, so that a hostile one does no harm.
 
     Args:
         locations: ``.tar`` files, folders or glob patterns.
@@ -276,9 +276,7 @@ def _add_member(
         else:
             texts[stem] = member.offset_data, member.size
     elif suffix in AUDIO_SUFFIXES:
-        if member.size > MAX_AUDIO_BYTES:
-            skipped["oversized audio"] += 1
-        elif stem in audio:
+        if stem in audio:
             skipped["second audio of one name"] += 1
         else:
             audio[stem] = member.name, member.offset_data, member.size

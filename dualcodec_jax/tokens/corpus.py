@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from dualcodec_jax.data.config import DataConfig
@@ -17,6 +17,7 @@ from dualcodec_jax.data.tar import index_shard
 from dualcodec_jax.data.tfds_source import INFO_FILE, find_dataset
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.paths import AUDIO_SUFFIXES, find_audio_files, find_files
+from dualcodec_jax.tokens.ids import path_id
 from dualcodec_jax.tokens.manifest_source import ManifestSource, is_listing
 
 Kind = Literal["folder", "manifest", "tar", "tfds"]
@@ -45,7 +46,7 @@ class Corpus:
     def item_id(self, record: Record) -> str:
         """The id of a record: its key; of a file or the member of a tar shard, without suffix."""
         if self.kind in ("folder", "tar"):
-            return PurePosixPath(record.key).with_suffix("").as_posix()
+            return path_id(record.key)
         return record.key
 
 
@@ -88,7 +89,7 @@ def open_corpus(
     config = DataConfig(kind=chosen, locations=names, split=split, segment_length=1)
     source = open_source(config, progress=progress)
     if chosen == "folder":
-        ids = [relative.with_suffix("").as_posix() for _, relative in find_audio_files(names)]
+        ids = [path_id(relative.as_posix()) for _, relative in find_audio_files(names)]
         return Corpus(chosen, names, None, source, _digest(_unique(ids)))
     if chosen == "tar":
         return Corpus(chosen, names, None, source, _tar_digest(names))
@@ -135,7 +136,8 @@ def _unique(ids: list[str]) -> list[str]:
         more = f", and {len(twice) - 3} more" if len(twice) > 3 else ""
         raise DataError(
             f"{len(twice)} ids occur more than once: {', '.join(twice[:3])}{more}; give every "
-            "recording an id of its own (a file's is its path without suffix)"
+            "recording an id of its own (a file's is its path without suffix; --id-column names a "
+            "listing's column of ids)"
         )
     return ids
 

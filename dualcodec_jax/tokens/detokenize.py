@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from dualcodec_jax.errors import CodeFileError, DualCodecError, InputError
 from dualcodec_jax.files import decode_file
 from dualcodec_jax.inference import Inference
+from dualcodec_jax.tokens.ids import target_path
 from dualcodec_jax.tokens.manifest import read_manifest
 from dualcodec_jax.tokens.records import TokenRecord, unpack_record
 from dualcodec_jax.tokens.shards import RECORDS_SUFFIX, read_records
@@ -101,19 +102,6 @@ def detokenize(
             if on_progress is not None:
                 on_progress(status)
     return status
-
-
-def target_path(folder: Path, name: str, audio_format: str) -> Path:
-    """The file of an id.
-
-    Raises:
-        InputError: the id would lead out of the folder, or to another id's file.
-    """
-    parts = PurePosixPath(name).parts
-    if not parts or "\0" in name or ".." in parts or "/".join(parts) != name or parts[0] == "/":
-        raise InputError(f"the id {name!r} is not the name of a file below a folder")
-    # Not with_suffix: an id may have dots.
-    return folder.joinpath(*parts[:-1], f"{parts[-1]}.{audio_format}")
 
 
 def _records(path: Path) -> Iterator[tuple[str, TokenRecord | CodeFileError]]:

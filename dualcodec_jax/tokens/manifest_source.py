@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from dualcodec_jax.data.errors import DataError
 from dualcodec_jax.data.records import FileSlice, Record, record_from_metadata
+from dualcodec_jax.errors import InputError
+from dualcodec_jax.tokens.ids import path_id
 
 LISTING_SUFFIXES = frozenset({".jsonl", ".csv", ".tsv"})
 PATH_COLUMNS = ("path", "audio_path", "audio_filepath", "file_name", "file", "audio", "wav")
 """Columns that are taken for the path of the recording, the first present one counting."""
 ID_COLUMNS = ("id", "utterance_id", "utt_id", "key")
-"""The same for the id; without one it is the path as written, without suffix."""
+"""The same for the id; without one it comes from the path, see :func:`path_id`."""
 
 Row = dict[str, Any]
 
@@ -56,8 +58,10 @@ class ManifestSource:
                 key = _column(row, id_column, ID_COLUMNS)
                 if not key and id_column is not None:
                     raise DataError(f"{where}: no id in column {id_column}; correct the line")
-                key = key or PurePosixPath(path).with_suffix("").as_posix()
-                self._items.append((number, path, key, row))
+                try:
+                    self._items.append((number, path, key or path_id(path), row))
+                except InputError as error:
+                    raise DataError(f"{where}: {error}; correct the line") from None
         if not self._items:
             raise DataError(f"{', '.join(map(str, names))}: lists no recordings")
 
