@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import pickle
+import re
 from pathlib import Path
 
 import pytest
-from evaluation_standins import StandInCodec, StandInMetric, make_items
+from evaluation_standins import StandInCodec, StandInMetric, StandInRecogniser, make_items
 from typer.testing import CliRunner
 
+from dualcodec_jax.audio.reader import DEFAULT_MAX_SECONDS
 from dualcodec_jax.cli import evaluate as command
 from dualcodec_jax.cli.main import app
 from dualcodec_jax.errors import ConfigError, InputError
-from dualcodec_jax.evaluation import codecs, metrics, report, runner
+from dualcodec_jax.evaluation import codecs, metrics, recognisers, report, runner
 from dualcodec_jax.evaluation.codecs import Codec, CodecAbsent
 from dualcodec_jax.evaluation.presets import PRESETS
+from dualcodec_jax.evaluation.recognisers import RecogniserAbsent
 
 FILES = {"table.md", "table.csv", "results.json", "report.html"}
 
@@ -28,6 +33,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         specs.append(spec)
         if spec.startswith("mimi"):
             raise CodecAbsent("no weights of mimi; get them")
+        if spec.startswith("wavtokenizer"):
+            raise pickle.UnpicklingError("damaged")
+        if re.fullmatch(r"(encodec:1\.5|opus:6)@.*|encodec@[13]|dualcodec:demo@[3-9]", spec):
+            raise InputError(f"{spec}: no such number")
         return StandInCodec(
             f"{spec}@2" if spec.startswith("dualcodec") and "@" not in spec else spec
         )
@@ -106,13 +115,19 @@ def test_systems_to_evaluate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose(None, [1], None) == ["dualcodec:demo@1"]
     table = PRESETS["table2"]
     assert choose(None, None, table) == [*table.codecs, "dualcodec:demo@1"]
-    given = ["mimi", "speechtokenizer", "encodec:1.5"]
-    assert choose(given, None, table) == ["mimi", "speechtokenizer@1", "encodec:1.5@1"]
+    assert choose(None, [2], table) == [*table.codecs, "dualcodec:demo@2"]
+    given = ["mimi", "speechtokenizer", "wavtokenizer", "opus:6"]
+    assert choose(given, None, table) == ["mimi", "speechtokenizer@1", *given[2:]]
+    # A number that the argument fixes stays; the nearest one that the model has.
+    assert choose(["encodec:1.5", "encodec"], None, table) == ["encodec:1.5", "encodec@2"]
     # The paper's own row has two quantizers.
     assert choose(["encodec:1.5"], None, PRESETS["table3"]) == ["encodec:1.5"]
     monkeypatch.setenv("DUALCODEC_WEIGHTS", "somewhere")
     assert choose(None, None, table) == list(table.codecs)
     assert choose(None, None, None) == ["dualcodec:12hz_v1@1", "dualcodec:12hz_v1@2"]
+    assert choose(None, [2], table) == [*table.codecs, "dualcodec:12hz_v1@2"]
+    with pytest.raises(InputError, match="-n 20: dualcodec:12hz_v1 has 1 to 2 quantizers"):
+        choose(None, [1, 20], None)
     with pytest.raises(InputError, match="unknown codec"):
         choose(["nonsense"], None, None)
 
@@ -137,6 +152,67 @@ def test_absent_codec_that_was_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("opened")
+def test_number_of_quantizers_that_was_asked_for(tmp_path: Path) -> None:
+    """More than the model has, beside the codecs of a protocol."""
+    arguments = "--metrics", "gain", "--preset", "table2", "--limit", "1"
+    assert call(tmp_path, *arguments, "-n", "1")[0] == 0
+    status, output = call(tmp_path, *arguments, "-n", "1", "-n", "9")
+    assert status == 1
+    assert "codec dualcodec:demo@9 not run" in output
+
+
+@pytest.mark.usefixtures("opened")
+def test_one_codec_by_two_names(tmp_path: Path) -> None:
+    make_items(tmp_path / "in", (0.2,))
+    status, output = call(tmp_path, "-c", "original:24000", "-c", "original", "--metrics", "gain")
+    assert status == 0
+    assert systems(tmp_path) == ["original", "original:24000"]
+    names = "-c", "dualcodec:demo", "-c", "dualcodec:demo@2"
+    status, output = call(tmp_path, *names, "--metrics", "gain")
+    assert status == 0
+    assert "duplicate dualcodec:demo@2 not run: it is dualcodec:demo, which" in output
+
+
+@pytest.mark.usefixtures("opened")
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("--metrics", "gain,wer"), 1),
+        (("--recogniser", "faster-whisper", "--metrics", "gain"), 1),
+        (("--metrics", "gain"), 0),
+        (("--preset", "table2", "-c", "opus:6"), 0),
+    ],
+)
+def test_words_that_cannot_be_recognised(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    status: int,
+) -> None:
+    """Found out only on the way, under the recogniser's own name."""
+
+    def absent(*_: object) -> str:
+        raise RecogniserAbsent("no weights")
+
+    monkeypatch.setattr(StandInRecogniser, "transcribe", absent)
+    monkeypatch.setattr(recognisers, "open_recogniser", lambda _: StandInRecogniser())
+    assert call(tmp_path, "-c", "opus:6", "--limit", "1", *arguments)[0] == status
+
+
+@pytest.mark.usefixtures("opened")
+def test_words_of_a_language_that_no_recogniser_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recognisers, "open_recogniser", lambda _: StandInRecogniser())
+    items = make_items(tmp_path / "in", (0.2,))
+    (tmp_path / "list.csv").write_text(f"path,language\n{items[0].path},fr\n")
+    arguments = [str(tmp_path / "list.csv"), "-o", str(tmp_path / "out"), "-c", "opus:6"]
+    result = CliRunner().invoke(app, ["evaluate", *arguments, "--metrics", "wer"])
+    assert result.exit_code == 1
+    assert "word errors of fr not run: ears does not know" in result.output
+
+
+@pytest.mark.usefixtures("opened")
 def test_failed_clip(tmp_path: Path) -> None:
     make_items(tmp_path / "in", (0.2, 0.4))
     (tmp_path / "in" / "clip1.wav").write_bytes(b"no audio")
@@ -158,10 +234,26 @@ def test_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.usefixtures("opened")
-def test_rank_by_what_was_not_measured(tmp_path: Path) -> None:
-    status, output = call(tmp_path, "-c", "opus:6", "--metrics", "gain", "--rank-by", "mcd")
+@pytest.mark.parametrize("name", ["mcd", "gain", "wer"])
+def test_rank_by_what_has_no_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(metrics, "METRICS", {"gain": lambda: StandInMetric(nothing=True)})
+    status, output = call(tmp_path, "-c", "opus:6", "--metrics", "gain", "--rank-by", name)
     assert status == 0
-    assert "not ranked by mcd" in output
+    assert f"not ranked by {name}" in output
+
+
+@pytest.mark.usefixtures("opened")
+def test_long_recordings(tmp_path: Path) -> None:
+    parameters = inspect.signature(command.evaluate).parameters
+    assert parameters["max_seconds"].default == DEFAULT_MAX_SECONDS
+    arguments = "-c", "opus:6", "--metrics", "gain", "--max-seconds"
+    status, output = call(tmp_path, *arguments, "1.05")  # of 1.0 and 1.1 s
+    assert status == 1
+    assert "opus:6, clip1: codec:" in output
+    assert "--max-seconds" in output
+    assert call(tmp_path, *arguments, "inf")[0] == 0
 
 
 @pytest.mark.usefixtures("opened")

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ from dualcodec_jax.audio.resample import resample_clip
 from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.convert.files import codec_shapes
 from dualcodec_jax.errors import InputError
-from dualcodec_jax.evaluation.codecs import CodecAbsent, CodecFailure, available_codecs, open_codec
+from dualcodec_jax.evaluation.codecs import (
+    CodecAbsent,
+    CodecFailure,
+    available_codecs,
+    open_codec,
+    upstream,
+)
 from dualcodec_jax.evaluation.codecs import dualcodec as dualcodec_adapter
 from dualcodec_jax.evaluation.codecs.base import CodecInfo, Coded, coded_bits, fit_length
 from dualcodec_jax.evaluation.codecs.codec2 import MODES
@@ -323,6 +330,63 @@ def test_fingerprint() -> None:
     changed = {"a": {"b": np.zeros((2, 3), np.float32)}, "c": np.array([1, 1, 1, 1.5], np.float32)}
     assert fingerprint(params) == fingerprint(same)
     assert len({fingerprint(tree) for tree in (params, moved, changed)}) == 3
+
+
+class Tensor(np.ndarray):
+    """With the methods of torch's that a fingerprint needs."""
+
+    def detach(self) -> Any:
+        return self
+
+    def cpu(self) -> Any:
+        return self
+
+    def numpy(self) -> np.ndarray:
+        return np.asarray(self)
+
+
+def tensor(*values: float) -> Tensor:
+    return np.array(values, np.float32).view(Tensor)
+
+
+class Module:
+    """A network of one tensor."""
+
+    def __init__(self, *values: float) -> None:
+        self._values = values
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"weight": tensor(*self._values)}
+
+
+class Settings(dict[str, Any]):
+    """Items that are attributes, too."""
+
+    __getattr__ = dict.__getitem__
+
+
+def test_the_version_of_the_original_is_that_of_all_its_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def version(codec: float, semantic: float, mean: float) -> str:
+        settings = Settings(semantic_model=Module(semantic), mean=tensor(mean), std=tensor(1))
+        package = types.ModuleType("dualcodec")
+        package.__dict__.update(
+            get_model=lambda *_: Module(codec),
+            Inference=lambda *_, **__: types.SimpleNamespace(semantic_cfg=settings),
+        )
+        monkeypatch.setitem(sys.modules, "dualcodec", package)
+        torch = types.ModuleType("torch")
+        torch.__dict__["cuda"] = types.SimpleNamespace(is_available=lambda: False)
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        upstream._load.cache_clear()
+        found: str = upstream._load("12hz_v1", str(tmp_path), str(tmp_path))[1]
+        upstream._load.cache_clear()
+        return found
+
+    assert version(1, 1, 1) == version(1, 1, 1)
+    changed = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2)]
+    assert len({version(*values) for values in changed}) == 4
 
 
 # Programs -----------------------------------------------------------------------------------

@@ -141,6 +141,18 @@ def test_librispeech(librispeech: Path, below: str, count: int) -> None:
     )
 
 
+def test_librispeech_in_another_format(tmp_path: Path) -> None:
+    """Converted, some of it twice; and transcripts alone."""
+    write(tmp_path / "1-2.trans.txt", "1-2-0000 HE HOPED\n1-2-0001 STUFF IT\n")
+    with pytest.raises(DataError, match="no audio files beside them"):
+        load_items(tmp_path)
+    touch(*(tmp_path / f"1-2-{name}" for name in ("0000.wav", "0001.MP3", "0001.wav")))
+    assert load_items(tmp_path) == [
+        Item("1-2-0000", tmp_path / "1-2-0000.wav", "HE HOPED", "en", "1"),
+        Item("1-2-0001", tmp_path / "1-2-0001.MP3", "STUFF IT", "en", "1"),
+    ]
+
+
 # Seed-TTS-Eval ------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import pickle
 import subprocess
 import sys
 import warnings
@@ -173,6 +174,13 @@ def test_the_mel_distance_is_that_of_training(clip: np.ndarray, distance: Any) -
     value = MelDistance(config).measure(clip, output, RATE)
     # The logarithm of nearly empty bands sees the rounding of float32.
     assert value == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_version_of_the_mel_distance_is_that_of_its_settings() -> None:
+    """The key of cached values must change with them."""
+    config = MelLossConfig(distance="squared")
+    mine = [MelDistance(), MelDistance(config), MelDistance(sample_rate=16000)]
+    assert len({metric.info.version for metric in mine}) == 3
 
 
 def test_the_lowest_mel_bins(clip: np.ndarray) -> None:
@@ -380,6 +388,19 @@ def test_utmos_whose_code_does_not_load_is_absent(hub: Path) -> None:
     (hub / "tarepan_SpeechMOS_v1.2.0" / "hubconf.py").write_text("import nothing_of_that_name")
     with pytest.raises(MetricAbsent, match=r"tarepan_SpeechMOS_v1\.2\.0 does not load"):
         open_metric("utmos")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_utmos_with_damaged_weights_is_absent(hub: Path, content: bytes) -> None:
+    (hub / utmos.WEIGHTS_FILE).write_bytes(content)
+    with pytest.raises(MetricAbsent, match=r"does not load.*step7459_v1\.pt again"):
+        open_metric("utmos")
+
+
+def test_what_loading_a_model_raises_is_absence() -> None:
+    message = "the model does not load: bad key; get it again"
+    with pytest.raises(MetricAbsent, match=message), base.loading("the model", "get it again"):
+        raise pickle.UnpicklingError("bad key\nand more")
 
 
 def test_where_utmos_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -238,6 +238,18 @@ def test_funasr_is_for_chinese(packages: Packages) -> None:
     assert recogniser.transcribe(np.full(32000, 0.1, np.float32), 16000) == "今天 天气 2"
 
 
+def test_funasr_without_its_model(packages: Packages) -> None:
+    class AutoModel:
+        def __init__(self, **settings: Any) -> None:
+            raise AssertionError(f"{settings['model']} is not registered")
+
+    for name in ("torch", "torchaudio"):
+        packages.add(name)
+    packages.add("funasr", AutoModel=AutoModel)
+    with pytest.raises(RecogniserAbsent, match="cannot load none: none is not registered"):
+        open_recogniser("funasr:none")
+
+
 class FakeDecoder:
     """Hears how long the sound was and how loud; nothing in short ones."""
 

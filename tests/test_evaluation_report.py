@@ -25,7 +25,7 @@ from dualcodec_jax import webpage
 from dualcodec_jax.errors import ConfigError, InputError
 from dualcodec_jax.evaluation import recognisers, report
 from dualcodec_jax.evaluation.presets import PRESETS
-from dualcodec_jax.evaluation.report import html_page, picks, write_results
+from dualcodec_jax.evaluation.report import html_page, picks, rankable, write_results
 from dualcodec_jax.evaluation.results import (
     ClipResult,
     CodesCompared,
@@ -185,6 +185,46 @@ def test_wer_title_names_the_reference() -> None:
     assert title({"language": "zh"}, {"language": "en"}) == "WER/CER, %"
 
 
+def test_the_language_of_counting_is_that_of_the_heading() -> None:
+    """Also in results that were written before it was kept."""
+    ours = system("dualcodec:12hz_v1@1", [1.0])
+    data = results(ours).to_json()
+    del data["systems"][0]["clips"][0]["counted_in"]
+    assert "| WER, % |" in markdown(from_json(data))
+    data["systems"][0]["clips"][0]["counted_in"] = "zh"
+    found = from_json(data)
+    assert "| CER, % |" in markdown(found)
+    table = paper_table(summarise(found), PRESETS["table2"])
+    assert ["dualcodec:12hz_v1@1", "12.50", "–", "20.00"] in table.rows
+
+
+def test_machines_of_real_time_factors() -> None:
+    def note(*machines: str | None) -> str:
+        systems = [
+            dataclasses.replace(found, clips=[dataclasses.replace(c, hardware=machine)])
+            for name, machine in zip("abc", machines, strict=False)
+            for found in [system(name, [1.0])]
+            for c in found.clips
+        ]
+        text = markdown(results(system("original", [None]), *systems))
+        return next(line for line in text.splitlines() if "Real-time factors" in line)
+
+    assert note("loom").endswith("one clip at a time, on loom.")
+    assert note(None).endswith("on an unknown machine.")
+    several = "several machines, so they do not compare: loom (a, c); an unknown machine (b)."
+    assert note("loom", None, "loom").endswith(several)
+    assert "Real-time factors" not in markdown(results(system("original", [None])))
+
+
+def test_clips_without_a_value_are_listed(tmp_path: Path) -> None:
+    found = results(system("a:1", [1.0, None, None]))
+    line = "a:1: PESQ_wb is not defined for 2 of 3 clips (silence, mostly)"
+    escaped = line.replace("_", r"\_")
+    assert f"## Without a value\n\n- {escaped}\n" in markdown(found)
+    assert line in html_page(found, tmp_path)
+    assert "Without a value" not in markdown(results(system("a:1", [1.0])))
+
+
 def test_csv_round_trip(evaluated: tuple[Results, Path]) -> None:
     found, _ = evaluated
     rows = list(csv.DictReader(io.StringIO(table_csv(found))))
@@ -268,6 +308,8 @@ def test_picks() -> None:
     assert picks(system("a:1", [3.0, 1.0, 2.0]), lower)["best"].id == "c1"
     assert list(picks(system("a:1", [3.0]), column)) == ["best"]
     assert picks(system("a:1", [None]), column) == {}
+    errors = next(c for c in summarise(results(system("a:1", [1.0]))).columns if c.key == "wer")
+    assert picks(system("a:1", [None, None]), errors)["worst"].id == "c0"
 
 
 class _Page(HTMLParser):
@@ -328,6 +370,9 @@ def test_page_is_bounded(evaluated: tuple[Results, Path]) -> None:
     page = _Page(text)
     assert 0 < page.tags.count("audio") < 12
     assert "left out to keep the page small" in text
+    nothing = html_page(found, folder, max_media_bytes=0)
+    assert "left out to keep the page small" in nothing
+    assert "No audio was kept" not in nothing
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -349,6 +394,8 @@ def test_page_without_matplotlib(evaluated: tuple[Results, Path]) -> None:
 def test_ranking(evaluated: tuple[Results, Path]) -> None:
     found, folder = evaluated
     assert "worst by Peak" in html_page(found, folder, rank_by="peak")
+    assert "worst by WER partly vs. original, %" in html_page(found, folder, rank_by="wer")
+    assert rankable(found) == ["gain", "peak", "wer"]
     with pytest.raises(InputError, match="ranked by 'mcd'"):
         html_page(found, folder, rank_by="mcd")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,15 @@ from evaluation_standins import (
 
 from dualcodec_jax.audio.reader import read_audio
 from dualcodec_jax.errors import AudioError, InputError
-from dualcodec_jax.evaluation import recognisers
+from dualcodec_jax.evaluation import clip as clip_module
+from dualcodec_jax.evaluation import metrics, recognisers, runner
 from dualcodec_jax.evaluation.cache import Store, folder_name, rounded
 from dualcodec_jax.evaluation.clip import reason
 from dualcodec_jax.evaluation.collect import NO_REFERENCE, quantizer_use
 from dualcodec_jax.evaluation.datasets import Item
 from dualcodec_jax.evaluation.results import Results
 from dualcodec_jax.evaluation.runner import evaluate, spread
+from dualcodec_jax.evaluation.summary import summarise
 
 
 @pytest.fixture
@@ -263,6 +267,44 @@ def test_a_codec_that_is_absent_says_so_once(tmp_path: Path, items: list[Item]) 
     assert seen[-1] == (8, 8, "done")
 
 
+@pytest.mark.parametrize(
+    ("version", "words"), [("1", "it is standin:1@2, which is"), ("2", "has its name; give")]
+)
+def test_a_name_that_is_taken_is_said(
+    tmp_path: Path, items: list[Item], version: str, words: str
+) -> None:
+    second = StandInCodec(version=version)
+    results = evaluate([StandInCodec(), second], items, metrics=[], output=tmp_path / "out")
+    assert not second.calls
+    assert [system.name for system in results.systems] == ["original", "standin:1@2"]
+    assert words in results.absent["duplicate standin:1@2"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AssertionError("no such\nmodel"), pickle.UnpicklingError("bad key"), EOFError(), TypeError()],
+)
+def test_what_cannot_be_opened_is_absent(
+    tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runner, "open_codec", fails)
+    monkeypatch.setattr(recognisers, "open_recogniser", fails)
+    monkeypatch.setitem(metrics.METRICS, "mel", fails)
+    results = evaluate(
+        ["opus:6", StandInCodec()],
+        items[:1],
+        metrics=["mel", StandInMetric()],
+        recogniser="pocketsphinx",
+        output=tmp_path / "out",
+    )
+    names = "metric mel", "recogniser pocketsphinx", "codec opus:6"
+    assert results.absent == dict.fromkeys(names, reason(error))
+    assert results.systems[1].clips[0].values["gain"] == pytest.approx(0.5, abs=1e-3)
+
+
 def test_word_errors(tmp_path: Path, items: list[Item]) -> None:
     results = run(tmp_path, items, StandInCodec(), recogniser=StandInRecogniser())
     original, coded = results.systems
@@ -300,6 +342,17 @@ def test_recognisers_by_language(tmp_path: Path, items: list[Item]) -> None:
     assert [clip.errors for clip in results.systems[1].clips] == [1, 0, None, 0]
 
 
+def test_the_language_of_counting_is_kept(tmp_path: Path, items: list[Item]) -> None:
+    """Where the recording's is not known, it is the recogniser's."""
+    items = [dataclasses.replace(item, language=None) for item in items]
+    results = run(tmp_path, items, StandInCodec(), recogniser=StandInRecogniser(language="zh"))
+    (first, *_), summary = results.systems[1].clips, summarise(results)
+    assert (first.language, first.counted_in, first.counts_characters) == (None, "zh", True)
+    assert [column.title for column in summary.columns if column.key == "wer"] == [
+        "CER partly vs. original, %"
+    ]
+
+
 def test_no_reference(tmp_path: Path, items: list[Item]) -> None:
     """The original of a clip without transcript cannot be recognised."""
 
@@ -329,6 +382,31 @@ def test_times_leave_out_compiling(tmp_path: Path, items: list[Item]) -> None:
     run(tmp_path, items, codec)
     assert 4 < codec.calls["encode"] <= 8
     assert codec.calls["encode"] == codec.calls["decode"]
+
+
+def test_times_keep_their_machine(
+    tmp_path: Path, items: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_module, "hardware", lambda: "abacus")
+    run(tmp_path, items[:2], StandInCodec())
+    path = tmp_path / "out" / "clips" / "standin_1@2.jsonl"
+    path.write_text(path.read_text().replace(', "hardware": "abacus"', "", 1))  # as of before
+    monkeypatch.setattr(clip_module, "hardware", lambda: "slide rule")
+    coded = run(tmp_path, items[:3], StandInCodec()).systems[1]
+    assert [clip.hardware for clip in coded.clips] == [None, "abacus", "slide rule"]
+
+
+def test_long_recordings(tmp_path: Path, items: list[Item]) -> None:
+    results = run(tmp_path, items, StandInCodec(), StandInMetric(), max_seconds=1.15)
+    problems = [p for p in results.problems if p[0] != "original"]
+    assert [(clip, what) for _, clip, what, _ in problems] == [
+        ("clip2", "codec"),
+        ("clip3", "codec"),
+    ]
+    assert "--max-seconds" in problems[0][3]
+    assert not run(tmp_path, items, StandInCodec(), StandInMetric(), max_seconds=None).problems
+    with pytest.raises(InputError, match="max_seconds must be positive"):
+        run(tmp_path, items, StandInCodec(), max_seconds=0)
 
 
 def test_codes_of_the_original_are_compared(tmp_path: Path, items: list[Item]) -> None:
@@ -362,7 +440,7 @@ def test_bad_requests(tmp_path: Path, items: list[Item]) -> None:
     out = tmp_path / "out"
     with pytest.raises(InputError, match="unknown codec"):
         evaluate(["nonsense:1"], items, metrics=[], output=out)
-    with pytest.raises(InputError, match="unknown metric"):
+    with pytest.raises(InputError, match=r"unknown metric.*, speaker, wer, rtf$"):
         evaluate(["original"], items, metrics=["nonsense"], output=out)
     with pytest.raises(InputError, match="unknown recogniser"):
         evaluate(["original"], items, metrics=[], recogniser="nonsense", output=out)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,6 +81,7 @@ def evaluate(
         typer.Option(
             "-n",
             metavar="N",
+            min=1,
             help="Codes a frame of every dualcodec and upstream codec; repeatable.",
             show_default=False,
         ),
@@ -117,6 +118,9 @@ def evaluate(
             "--limit", min=1, help="Use so many recordings, evenly spread.", show_default=False
         ),
     ] = None,
+    max_seconds: Annotated[
+        float, typer.Option("--max-seconds", help="Longer recordings fail; inf: none does.")
+    ] = 300.0,
     no_audio: Annotated[
         bool, typer.Option("--no-audio", help="Do not keep the decoded audio.")
     ] = False,
@@ -125,7 +129,7 @@ def evaluate(
         typer.Option(
             "--rank-by",
             metavar="METRIC",
-            help="Chooses the best, median and worst clips of the report.",
+            help="Metric, or wer, that chooses the best, median and worst clips of the report.",
             show_default=False,
         ),
     ] = None,
@@ -143,18 +147,18 @@ def evaluate(
     from dualcodec_jax.compilation import enable_cache
     from dualcodec_jax.evaluation.datasets import load_items
     from dualcodec_jax.evaluation.presets import PRESETS
-    from dualcodec_jax.evaluation.report import write_results
+    from dualcodec_jax.evaluation.report import rankable, write_results
     from dualcodec_jax.evaluation.runner import check_output
     from dualcodec_jax.evaluation.runner import evaluate as run
+    from dualcodec_jax.evaluation.summary import WER
 
     enable_cache()
     check_output(output, overwrite=overwrite)
     items = load_items(audio)
     protocol = None if preset is None else PRESETS[preset.value]
     specs = choose_systems(codecs, counts, protocol)
-    names = (
-        None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
-    )
+    asked_metrics = [name.strip() for name in (metrics or "").split(",") if name.strip()]
+    names = None if metrics is None else asked_metrics
     if names is None and protocol is not None:
         names = list(protocol.metrics)
     with _progress() as report:
@@ -167,22 +171,29 @@ def evaluate(
             keep_audio=not no_audio,
             progress=report,
             limit=limit,
+            max_seconds=max_seconds,
             overwrite=overwrite,
         )
     title = "Evaluation" if protocol is None else protocol.title
     command = shlex.join(["dualcodec-jax", *sys.argv[1:]])
     environment = {**results.environment, "command": command}
     results = dataclasses.replace(results, title=title, environment=environment)
-    if rank_by is not None and rank_by not in results.metrics:
-        show_note(f"clips are not ranked by {rank_by}, which was not measured")
+    if rank_by is not None and rank_by not in rankable(results):
+        show_note(f"clips are not ranked by {rank_by}, of which there are no values")
         rank_by = None
     paths = write_results(results, output, protocol, rank_by)
     _show(results, protocol)
     console.print(f"written: {', '.join(map(str, paths))}", highlight=False)
-    wanted = [f"codec {spec}" for spec in codecs or ()]
-    wanted += [f"recogniser {spec}" for spec in recognisers or ()]
-    wanted += [f"metric {name}" for name in names or () if metrics is not None]
-    if results.problems or any(_asked_for(name, wanted) for name in results.absent):
+    of_preset = () if protocol is None else protocol.codecs
+    numbered = [spec for spec in specs if counts and spec not in of_preset]
+    wanted = [f"codec {spec}" for spec in codecs or numbered]
+    wanted += [f"metric {name}" for name in asked_metrics]
+    # A recogniser's name may differ from its spec, and the default one is not named.
+    kinds = ["recogniser "] if recognisers else []
+    kinds += ["recogniser ", "word errors "] if WER in asked_metrics else []
+    if results.problems or any(
+        _asked_for(name, wanted) or name.startswith(tuple(kinds)) for name in results.absent
+    ):
         raise typer.Exit(FAILED)
 
 
@@ -192,7 +203,8 @@ def choose_systems(
     """Specs of what to evaluate, with numbers of quantizers.
 
     Raises:
-        InputError: a spec is not one.
+        InputError: a spec is not one, or the model that is taken where none is named has fewer
+            quantizers.
     """
     from dualcodec_jax.evaluation.codecs.registry import parse_spec
 
@@ -200,10 +212,11 @@ def choose_systems(
     chosen = list(codecs or ())
     if not chosen:
         ours = f"dualcodec:{chosen_model(None, None, instead=f'-c dualcodec:{RELEASED}')}"
-        if preset is None and not counts:
-            return _all_counts(ours)
-        specs += () if preset is None else preset.codecs
-        chosen = [] if any(spec.startswith(f"{ours}@") for spec in specs) else [ours]
+        if preset is None:
+            return _with_counts(ours, counts)
+        specs += preset.codecs
+        is_there = any(spec.startswith(f"{ours}@") for spec in specs)
+        chosen = [] if is_there and not counts else [ours]
     for spec in chosen:
         parsed = parse_spec(spec)
         if parsed.n_quantizers is None and parsed.family in OURS and counts:
@@ -215,23 +228,35 @@ def choose_systems(
     return list(dict.fromkeys(specs))
 
 
-def _all_counts(spec: str) -> list[str]:
-    """The codec with each number of quantizers, the whole one if it cannot be opened."""
+def _with_counts(spec: str, counts: Sequence[int] | None) -> list[str]:
+    """The codec with these numbers of quantizers, or with each that it has."""
     from dualcodec_jax.evaluation.codecs import open_codec
 
     number = open_codec(spec).info.n_quantizers or 0
-    return [f"{spec}@{count}" for count in range(1, number + 1)] or [spec]
+    if too_many := [count for count in counts or () if count > number]:
+        raise InputError(f"-n {too_many[0]}: {spec} has 1 to {number} quantizers")
+    return [f"{spec}@{count}" for count in dict.fromkeys(counts or range(1, number + 1))]
 
 
 def _for_preset(spec: str, preset: Preset) -> str:
-    """The codec with as many quantizers as the protocol wants."""
-    from dualcodec_jax.evaluation.codecs import CodecAbsent, open_codec
+    """The codec with as many quantizers as the protocol wants, or the nearest number it can have.
 
-    try:
-        count = preset.quantizers_for(open_codec(spec).info)
-    except CodecAbsent:
-        return spec  # the evaluation says so
-    return spec if count is None else f"{spec}@{count}"
+    As it is where it has no such number, or one that its argument fixes.
+    """
+    from dualcodec_jax.evaluation.clip import FAILURES
+    from dualcodec_jax.evaluation.codecs import open_codec
+
+    with contextlib.suppress(*FAILURES):  # the evaluation says so
+        info = open_codec(spec).info
+        wanted = preset.quantizers_for(info)
+        if wanted is None:
+            return spec
+        numbers = range(1, (info.n_quantizers or 0) + 1)
+        for number in sorted(numbers, key=lambda number: abs(number - wanted)):
+            with contextlib.suppress(InputError):
+                open_codec(f"{spec}@{number}")
+                return f"{spec}@{number}"
+    return spec
 
 
 def _asked_for(name: str, wanted: Sequence[str]) -> bool:
@@ -278,7 +303,7 @@ def _grid(title: str, lines: Sequence[Sequence[str]]) -> Table:
     return grid
 
 
-@contextmanager
+@contextlib.contextmanager
 def _progress() -> Iterator[Report]:
     """A bar over systems × clips; yields the function that moves it."""
     columns = (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dualcodec_jax.audio.load import load_audio
+from dualcodec_jax.audio.reader import DEFAULT_MAX_SECONDS
 from dualcodec_jax.audio.resample import resample_clip
 from dualcodec_jax.errors import DualCodecError
 from dualcodec_jax.evaluation.cache import (
@@ -24,6 +25,9 @@ from dualcodec_jax.evaluation.cache import (
 from dualcodec_jax.evaluation.codecs import Codec, CodecAbsent, CodecFailure, Coded
 from dualcodec_jax.evaluation.codecs.base import fit_length
 from dualcodec_jax.evaluation.datasets import Item
+from dualcodec_jax.evaluation.environment import hardware
+from dualcodec_jax.evaluation.metrics.base import PACKAGE_FAILURES, MetricAbsent
+from dualcodec_jax.evaluation.recognisers import RecogniserAbsent
 from dualcodec_jax.evaluation.results import ORIGINAL
 from dualcodec_jax.lengths import bucket
 
@@ -34,17 +38,8 @@ if TYPE_CHECKING:
 COMPARISON_RATE = 24000
 """Metrics get recording and output at this rate, in Hz, whatever the codec's own is: a codec that
 narrows the band is measured against the whole."""
-FAILURES = (
-    DualCodecError,
-    ArithmeticError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
-"""What programs and packages raise on one clip; the run goes on with the next."""
+FAILURES = (*PACKAGE_FAILURES, DualCodecError, MemoryError)
+"""What programs and packages raise on opening or on one clip; the run goes on with the next."""
 CODEC, WER = "codec", "wer"
 """Names of problems, and of values, beside those of metrics."""
 
@@ -57,11 +52,13 @@ class Tools:
         metrics: those that run; one that turns out to be absent is taken out.
         recognisers: of speech, one a language; one that turns out to be absent is taken out.
         absent: reasons of what does not run, by kind and name.
+        max_seconds: longer recordings are refused; None lifts the limit.
     """
 
     metrics: list[Metric]
     recognisers: list[Recogniser]
     absent: dict[str, str]
+    max_seconds: float | None = DEFAULT_MAX_SECONDS
 
     def recogniser_for(self, language: str | None) -> Recogniser | None:
         """The one for a recording's language, the first one for a language that is not known."""
@@ -152,7 +149,7 @@ class ClipWork:
     def _code(self, item: Item, key: str) -> tuple[dict[str, Any], Samples]:
         """Encode and decode; keep codes and audio."""
         codec, rate = self._codec, self._codec.info.sample_rate
-        samples = load_audio(item.path, rate).samples
+        samples = load_audio(item.path, rate, max_seconds=self._tools.max_seconds).samples
         coded, output, times = self._timed(samples)
         if coded.codes is not None and (shape := _shape(samples, coded.codes)) not in self._warm:
             self._warm.add(shape)  # perhaps something was compiled for this length
@@ -169,6 +166,7 @@ class ClipWork:
             "bits": coded.num_bits,
             "encode_seconds": times[0],
             "decode_seconds": times[1],
+            "hardware": hardware(),
             "audio": checksum(output),
             "codes": None if coded.codes is None else checksum(coded.codes),
         }
@@ -195,7 +193,7 @@ class ClipWork:
     ) -> None:
         """Fill in missing values; what fails goes to the record's problems."""
         rate = self._codec.info.sample_rate
-        pair = _Pair(item, output, rate)
+        pair = _Pair(item, output, rate, self._tools.max_seconds)
         for metric in list(self._tools.metrics):
             name = metric.info.name
             if name not in missing:
@@ -247,8 +245,9 @@ def _shape(samples: Samples, codes: Codes) -> tuple[int, ...]:
 class _Pair:
     """Recording and output at :data:`COMPARISON_RATE`, made when they are asked for."""
 
-    def __init__(self, item: Item, output: Samples, rate: int) -> None:
+    def __init__(self, item: Item, output: Samples, rate: int, max_seconds: float | None) -> None:
         self._item, self._output, self._rate = item, output, rate
+        self._max_seconds = max_seconds
         self._signals: tuple[Samples, Samples] | None = None
         self._aligned: tuple[Samples, Samples] | None = None
         self.shift: int | None = None
@@ -256,7 +255,8 @@ class _Pair:
     def signals(self) -> tuple[Samples, Samples]:
         """Equally long, as they are."""
         if self._signals is None:
-            original = load_audio(self._item.path, COMPARISON_RATE).samples
+            path = self._item.path
+            original = load_audio(path, COMPARISON_RATE, max_seconds=self._max_seconds).samples
             output = self._output
             if self._rate != COMPARISON_RATE:
                 output = resample_clip(output, self._rate, COMPARISON_RATE)
@@ -289,7 +289,4 @@ def reason(error: BaseException) -> str:
 
 
 def _is_absence(error: BaseException) -> bool:
-    from dualcodec_jax.evaluation.metrics.base import MetricAbsent
-    from dualcodec_jax.evaluation.recognisers import RecogniserAbsent
-
     return isinstance(error, MetricAbsent | RecogniserAbsent)

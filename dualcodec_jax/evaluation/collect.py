@@ -76,7 +76,7 @@ def clip_result(
     problems = dict(record["problems"])
     recogniser = tools.recogniser_for(item.language)
     transcript = None if recogniser is None else known.get(WER, {}).get("value")
-    errors = words = reference = None
+    errors = words = reference = counted_in = None
     if recogniser is not None and transcript is not None:
         reference = ORIGINAL if item.text is None else TEXT
         expected = heard.get(item.id) if item.text is None else item.text
@@ -85,8 +85,8 @@ def clip_result(
         elif not (info.name == ORIGINAL and reference == ORIGINAL):
             from dualcodec_jax.evaluation.recognisers import count_errors
 
-            language = item.language or recogniser.info.language
-            counted = count_errors(expected, transcript, language)
+            counted_in = item.language or recogniser.info.language
+            counted = count_errors(expected, transcript, counted_in)
             errors, words = counted.errors, counted.words
     return ClipResult(
         id=item.id,
@@ -95,12 +95,14 @@ def clip_result(
         bits=coding.get("bits"),
         encode_seconds=coding.get("encode_seconds"),
         decode_seconds=coding.get("decode_seconds"),
+        hardware=coding.get("hardware"),
         shift=record.get("shift"),
         values=values,
         transcript=transcript,
         errors=errors,
         words=words,
         reference=reference,
+        counted_in=counted_in,
         problems=problems,
     )
 

@@ -14,6 +14,7 @@ from dualcodec_jax.data.errors import DataError
 from dualcodec_jax.data.folder import FolderSource
 from dualcodec_jax.data.records import FileSlice, Record, record_from_metadata
 from dualcodec_jax.errors import InputError
+from dualcodec_jax.paths import AUDIO_SUFFIXES
 
 MANIFEST_SUFFIXES = frozenset({".jsonl", ".csv", ".tsv"})
 PATH_KEYS = ("file_name", "path", "audio_filepath", "audio", "wav")
@@ -54,7 +55,8 @@ def load_items(locations: Sequence[str | Path] | str | Path) -> list[Item]:
       :class:`~dualcodec_jax.data.folder.FolderSource` finds them, and a column ``speaker``;
     * a manifest: JSON lines (``.jsonl``), or a table with a header (``.csv``, ``.tsv``), with one
       of the columns :data:`PATH_KEYS`, relative to the manifest, and those of the folder's tables;
-    * LibriSpeech as published, whole, one subset (``test-clean``), or less;
+    * LibriSpeech as published, whole, one subset (``test-clean``), or less; the recordings may
+      have been converted to another format;
     * Seed-TTS-Eval as published, whole, one language (``en``), or a list (``en/meta.lst``): the
       real recordings in ``wavs``, not the prompts.
 
@@ -89,7 +91,7 @@ def _records(place: Path) -> Iterator[Record]:
             return _seed_tts(lists)
         for pattern in _TRANSCRIPTS:
             if transcripts := sorted(place.glob(pattern)):
-                return _librispeech(transcripts)
+                return _librispeech(place, transcripts)
     source = FolderSource(place)
     return (source[index] for index in range(len(source)))
 
@@ -108,19 +110,25 @@ def _item(record: Record) -> Item:
     )
 
 
-def _librispeech(transcripts: Sequence[Path]) -> Iterator[Record]:
+def _librispeech(place: Path, transcripts: Sequence[Path]) -> Iterator[Record]:
+    empty = True
     for path in transcripts:
         texts = dict(line.split(" ", 1) for line in _lines(path) if " " in line)
-        for audio in sorted(path.parent.glob("*.flac")):
-            extra = {"speaker": audio.stem.partition("-")[0]}
-            yield Record(
-                # The suffix stands for the file's: an id is what comes before.
-                f"{audio.stem}.flac",
-                FileSlice(audio),
-                texts.get(audio.stem),
-                "en",
-                extra=extra,
-            )
+        for stem, audio in _audio_by_stem(path.parent).items():
+            extra = {"speaker": stem.partition("-")[0]}
+            yield Record(audio.name, FileSlice(audio), texts.get(stem), "en", extra=extra)
+            empty = False
+    if empty:
+        raise DataError(f"{place}: has transcripts (*.trans.txt), but no audio files beside them")
+
+
+def _audio_by_stem(folder: Path) -> dict[str, Path]:
+    """Audio files of a folder in order; of one recording in two formats the first."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            found.setdefault(path.stem, path)
+    return found
 
 
 def _seed_tts(lists: Sequence[Path]) -> Iterator[Record]:

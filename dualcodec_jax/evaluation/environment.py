@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import os
 import platform
@@ -29,6 +30,7 @@ def environment() -> dict[str, str]:
     return facts
 
 
+@functools.cache
 def hardware() -> str:
     """Processor, cores that this process may use, and JAX's devices."""
     import jax

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dualcodec_jax.evaluation.summary import Column, Estimate, Row, Summary
+from dualcodec_jax.evaluation.summary import Column, Estimate, Row, Summary, clip_value
 from dualcodec_jax.train.plots import new_figure
 
 _COLORS = ("#1f5fa8", "#d1495b", "#2e8b57", "#e08a1e", "#7b4fa3", "#0f8b8d", "#8a5a44", "#555555")
@@ -60,15 +60,9 @@ def draw_distributions(summary: Summary) -> Any:
 
 
 def clip_values(row: Row, column: Column) -> list[float]:
-    """The values of a column, clip by clip; word errors in percent of the clip's words."""
-    if column.key == "wer":
-        return [100 * clip.errors / clip.words for clip in _counted(row)]
-    values = [clip.values.get(column.key) for clip in row.system.clips]
+    """The values of a column, clip by clip, without those that have none."""
+    values = [clip_value(clip, column) for clip in row.system.clips]
     return [value for value in values if value is not None]
-
-
-def _counted(row: Row) -> list[Any]:
-    return [clip for clip in row.system.clips if clip.errors is not None and clip.words]
 
 
 def _grid(count: int, width: float, height: float) -> tuple[Any, list[Any]]:

@@ -20,7 +20,9 @@ import numpy as np
 
 from dualcodec_jax.errors import DualCodecError, InputError
 from dualcodec_jax.evaluation.metrics.base import (
+    PACKAGE_FAILURES,
     MetricAbsent,
+    first_line,
     load_package,
     missing_packages,
     others_code,
@@ -157,9 +159,8 @@ class _Recogniser:
         try:
             with others_code():
                 return self._transcribe(samples).strip()
-        except (RuntimeError, ValueError, IndexError, KeyError) as error:
-            reason = str(error).partition("\n")[0][:300] or type(error).__name__
-            raise RecogniserFailure(f"{self.info.name}: {reason}") from error
+        except PACKAGE_FAILURES as error:
+            raise RecogniserFailure(f"{self.info.name}: {first_line(error)}") from error
 
 
 # Families -----------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ def _open_faster_whisper(model: str, language: str) -> tuple[Transcribe, str]:
     try:
         # In float32 on a CPU, so that text does not depend on what the processor can do.
         whisper = package.WhisperModel(place, device="auto", compute_type="float32")
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # see metrics.base.loading
         raise _no_model("faster-whisper", place, error) from error
     known = whisper.supported_languages
     if language not in known:
@@ -210,7 +211,7 @@ def _open_transformers(model: str, language: str) -> tuple[Transcribe, str]:
                 model=model,
                 device=0 if torch.cuda.is_available() else -1,
             )
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except Exception as error:  # see metrics.base.loading
         raise _no_model("transformers", model, error) from error
     settings: dict[str, Any] = {"num_beams": 1, "do_sample": False}
     if getattr(recogniser.model.generation_config, "is_multilingual", False):
@@ -237,7 +238,7 @@ def _open_funasr(model: str, language: str) -> tuple[Transcribe, str]:
     try:
         with others_code():
             recogniser = package.AutoModel(model=model, disable_update=True, disable_pbar=True)
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except Exception as error:  # see metrics.base.loading
         raise _no_model("funasr", model, error) from error
 
     def transcribe(samples: np.ndarray) -> str:
@@ -289,10 +290,9 @@ def _load(module: str) -> Any:
 
 
 def _no_model(family: str, place: str, error: Exception) -> RecogniserAbsent:
-    reason = str(error).partition("\n")[0][:300]
     return RecogniserAbsent(
-        f"{family} cannot load {place}: {reason}; give the folder of a model of its format, or the "
-        "name of one where it can be downloaded"
+        f"{family} cannot load {place}: {first_line(error)}; give the folder of a model of its "
+        "format, or the name of one where it can be downloaded"
     )
 
 

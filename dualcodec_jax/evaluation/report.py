@@ -20,7 +20,7 @@ from dualcodec_jax.evaluation.results import (
     Results,
     SystemResult,
 )
-from dualcodec_jax.evaluation.summary import WER, Column, Summary, summarise
+from dualcodec_jax.evaluation.summary import WER, Column, Summary, clip_value, summarise
 from dualcodec_jax.evaluation.tables import listings, markdown, table_csv, tables
 from dualcodec_jax.paths import replacing
 from dualcodec_jax.train.plots import check_available, draw_spectrograms, png_bytes
@@ -43,10 +43,11 @@ def write_results(
         results: of :func:`~.runner.evaluate`.
         output: its folder, where the report finds the audio.
         preset: the paper's table to print beside.
-        rank_by: metric by which the report chooses clips to hear; None: see :data:`RANK_BY`.
+        rank_by: metric, or ``wer``, by which the report chooses clips to hear; None: see
+            :data:`RANK_BY`.
 
     Raises:
-        InputError: a file cannot be written, or ``rank_by`` was not measured.
+        InputError: a file cannot be written, or ``rank_by`` has no values.
     """
     folder = Path(output)
     contents = {
@@ -80,7 +81,7 @@ def html_page(
         max_media_bytes: bound on audio and spectrograms, as files; clips beyond it are named.
 
     Raises:
-        InputError: ``rank_by`` was not measured.
+        InputError: ``rank_by`` has no values.
     """
     summary = summarise(results)
     ranking = _ranking(summary, rank_by)
@@ -105,16 +106,28 @@ def html_page(
     return webpage.page(title, body)
 
 
+def rankable(results: Results) -> list[str]:
+    """Metrics, ``wer`` among them, by which clips can be ranked: those that have values."""
+    return list(_rankable(summarise(results)))
+
+
+def _rankable(summary: Summary) -> dict[str, Column]:
+    return {column.key: column for column in summary.columns if column.is_metric}
+
+
 def _ranking(summary: Summary, rank_by: str | None) -> Column | None:
     """The column that orders clips."""
-    columns = {c.key: c for c in summary.columns if c.is_metric and c.key != WER}
+    columns = _rankable(summary)
     if rank_by is not None:
         if rank_by not in columns:
-            measured = ", ".join(columns) or "none"
-            raise InputError(f"clips cannot be ranked by {rank_by!r}: measured were {measured}")
+            known = ", ".join(columns) or "no metric"
+            raise InputError(
+                f"clips cannot be ranked by {rank_by!r}, of which there are no values; use {known}"
+            )
         return columns[rank_by]
-    names = [name for name in RANK_BY if name in columns] or list(columns)
-    return columns[names[0]] if names else None
+    # Many clips have no word errors: a weak order.
+    names = (*RANK_BY, *(name for name in columns if name != WER), WER)
+    return next((columns[name] for name in names if name in columns), None)
 
 
 def _pictures(summary: Summary) -> list[str]:
@@ -132,8 +145,8 @@ def _pictures(summary: Summary) -> list[str]:
 def picks(system: SystemResult, column: Column) -> dict[str, ClipResult]:
     """The best, the median and the worst clip of a system by a metric; fewer of fewer clips."""
     ranked = sorted(
-        (clip for clip in system.clips if clip.values.get(column.key) is not None),
-        key=lambda clip: (clip.values[column.key], clip.id),
+        (clip for clip in system.clips if clip_value(clip, column) is not None),
+        key=lambda clip: (clip_value(clip, column), clip.id),
         reverse=bool(column.higher_is_better),
     )
     if not ranked:
@@ -177,43 +190,54 @@ def _clips(
         for kind, clip in picks(system, column).items()
     ]
     shown: dict[_Key, str] = {}
-    left_out = []
+    without_audio: list[str] = []
+    too_large: list[str] = []
     for kind in reversed(PICKS):
         for pick in (pick for pick in chosen if pick.kind == kind):
-            content = _clip(pick, summary, folder, budget, draws)
+            files = _files(pick, folder)
+            content = _clip(pick, files, summary, budget, draws) if files else None
             if content is None:
+                left_out = too_large if files else without_audio
                 left_out.append(f"{pick.clip.id} ({pick.system.name})")
             else:
                 shown[pick.system.name, kind] = content
+    notes = []
+    if without_audio and not (shown or too_large):
+        notes.append("No audio was kept, so there are no clips to hear.")
+    elif without_audio:
+        notes.append(f"Without audio: {', '.join(without_audio)}")
+    if too_large:
+        place = f"{AUDIO_FOLDER}/SYSTEM/CLIP.flac"
+        notes.append(f"In {place}, left out to keep the page small: {', '.join(too_large)}")
+    paragraphs = [f"<p>{webpage.escaped(note)}</p>" for note in notes]
     if not shown:
-        kept = "No audio was kept, so there are no clips to hear."
-        return ["<h2>Clips</h2>", f"<p>{kept}</p>"] if chosen else []
+        return ["<h2>Clips</h2>", *paragraphs] if chosen else []
     body = [f"<h2>Clips: best, median and worst by {webpage.escaped(column.title)}</h2>"]
     for name in dict.fromkeys(pick.system.name for pick in chosen):
         found = [shown[name, kind] for kind in PICKS if (name, kind) in shown]
         if found:
             body += [f"<h3>{webpage.escaped(name)}</h3>", *found]
-    if left_out:
-        text = f"Without audio, or left out to keep the page small: {', '.join(left_out)}"
-        body.append(f"<p>{webpage.escaped(text)}</p>")
-    return body
+    return body + paragraphs
 
 
 _Key = tuple[str, str]
 
 
-def _clip(
-    pick: _Pick, summary: Summary, folder: Path, budget: webpage.Budget, draws: bool
-) -> str | None:
-    """A figure with players; None without audio, or without room for it."""
+def _files(pick: _Pick, folder: Path) -> dict[str, Path]:
+    """Audio of the original, if it was kept, and of the system; empty without the latter."""
     names = {"original": ORIGINAL, pick.system.name: pick.system.folder}
     paths = {
         label: folder / AUDIO_FOLDER / name / f"{pick.clip.id}.flac"
         for label, name in names.items()
     }
     files = {label: path for label, path in paths.items() if path.is_file()}
-    if pick.system.name not in files:
-        return None
+    return files if pick.system.name in files else {}
+
+
+def _clip(
+    pick: _Pick, files: Mapping[str, Path], summary: Summary, budget: webpage.Budget, draws: bool
+) -> str | None:
+    """A figure with players; None without room for it."""
     sounds = {label: path.read_bytes() for label, path in files.items()}
     if not budget.take(sum(len(content) for content in sounds.values())):
         return None
@@ -237,7 +261,8 @@ def _numbers(clip: ClipResult, summary: Summary) -> str:
         if value is not None:
             parts.append(f"{column.title} {value:.{column.decimals}f}")
     if clip.errors is not None:
-        parts.append(f"{clip.errors} errors in {clip.words} words: “{clip.transcript}”")
+        unit = "characters" if clip.counts_characters else "words"
+        parts.append(f"{clip.errors} errors in {clip.words} {unit}: “{clip.transcript}”")
     return "; ".join(parts)
 
 
@@ -246,7 +271,7 @@ def _spectrograms(files: Mapping[str, Path]) -> bytes:
     limit = int(_SHOWN_SECONDS * COMPARISON_RATE)
     try:
         signals = {
-            label: load_audio(path, COMPARISON_RATE).samples[:limit]
+            label: load_audio(path, COMPARISON_RATE, max_seconds=None).samples[:limit]
             for label, path in files.items()
         }
     except AudioError:

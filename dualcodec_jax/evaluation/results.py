@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dualcodec_jax.errors import InputError
+from dualcodec_jax.evaluation.recognisers import counts_characters
 
 FORMAT = 1
 """Version of ``results.json``."""
@@ -28,6 +29,7 @@ class ClipResult:
         bits: of its code, without container.
         encode_seconds: computing time of encoding.
         decode_seconds: of decoding.
+        hardware: that took these times; None: not known.
         shift: samples by which the output was late, at the rate of comparison; None if no metric
             needed to know.
         values: by metric; None where the metric is not defined for the clip.
@@ -35,6 +37,8 @@ class ClipResult:
         errors: word (or character) errors of the transcript.
         words: of the reference.
         reference: where the reference comes from, ``text`` or ``original``.
+        counted_in: language by whose rules errors were counted: the recogniser's where that of the
+            recording is not known.
         problems: what failed, by ``codec``, metric or ``wer``, with the reason.
     """
 
@@ -44,13 +48,20 @@ class ClipResult:
     bits: int | None = None
     encode_seconds: float | None = None
     decode_seconds: float | None = None
+    hardware: str | None = None
     shift: int | None = None
     values: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     transcript: str | None = None
     errors: int | None = None
     words: int | None = None
     reference: str | None = None
+    counted_in: str | None = None
     problems: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def counts_characters(self) -> bool:
+        """Whether errors and words are characters: they give a CER, not a WER."""
+        return counts_characters(self.counted_in or self.language)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

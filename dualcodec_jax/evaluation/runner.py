@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dualcodec_jax.audio.reader import DEFAULT_MAX_SECONDS
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.evaluation.cache import CLIPS_FOLDER, ClipRecord, Store, folder_name
 from dualcodec_jax.evaluation.clip import FAILURES, WER, ClipWork, Tools, reason
@@ -43,13 +44,14 @@ def evaluate(
     keep_audio: bool = True,
     progress: Progress | None = None,
     limit: int | None = None,
+    max_seconds: float | None = DEFAULT_MAX_SECONDS,
     overwrite: bool = False,
 ) -> Results:
     """Measure systems on recordings; what an earlier call in ``output`` measured is kept.
 
     The recordings themselves are always measured too, with what needs no comparison. What cannot
-    run is listed in :attr:`Results.absent`, clips that fail in :attr:`Results.problems`; everything
-    else goes on.
+    run, or would be measured twice, is listed in :attr:`Results.absent`, clips that fail in
+    :attr:`Results.problems`; everything else goes on.
 
     Args:
         systems: codecs, or their specs (see :func:`~.codecs.open_codec`).
@@ -63,12 +65,15 @@ def evaluate(
         keep_audio: keep what was decoded as ``audio/SYSTEM/CLIP.flac``.
         progress: called before every clip and at the end.
         limit: use so many of the items, evenly spread over their order.
+        max_seconds: longer recordings fail; None lifts the limit.
         overwrite: measure all again.
 
     Raises:
-        InputError: no items or systems, a spec or metric that does not exist, or an output folder
-            that holds something else.
+        InputError: no items or systems, a spec or metric that does not exist, a limit that is not
+            positive, or an output folder that holds something else.
     """
+    if max_seconds is not None and not max_seconds > 0:
+        raise InputError(f"max_seconds must be positive or None; got {max_seconds!r}")
     if not items or not systems:
         raise InputError("nothing to evaluate: give at least one system and one recording")
     if len({item.id for item in items}) != len(items):
@@ -81,6 +86,7 @@ def evaluate(
         metrics=_opened_metrics(metrics, absent),
         recognisers=_opened_recognisers(recogniser, metrics, absent),
         absent=absent,
+        max_seconds=max_seconds,
     )
     chosen = spread(items, limit)
     _note_languages(chosen, tools)
@@ -144,7 +150,9 @@ class _Run:
             progress(done, total, _name(system))
             codec = self._open(system)
             result = None
-            if codec is not None and codec.info.name not in results:
+            if codec is not None and (same := results.get(codec.info.name)) is not None:
+                self._tools.absent[f"duplicate {_name(system)}"] = _same_name(codec, same)
+            elif codec is not None:
                 advance = functools.partial(_advance, progress, done, total, codec.info.name)
                 result = self._system(_name(system), codec, advance)
             if result is None:
@@ -208,6 +216,13 @@ def _name(system: str | Codec) -> str:
     return system if isinstance(system, str) else system.info.name
 
 
+def _same_name(codec: Codec, other: SystemResult) -> str:
+    """Why a codec is left out: it is the other one, or only has its name."""
+    if dataclasses.asdict(codec.info) == other.info:
+        return f"it is {other.spec}, which is measured already"
+    return f"{other.spec}, which is measured already, has its name; give one of them another"
+
+
 def _plain(info: Any) -> dict[str, Any]:
     """A dataclass as JSON can hold it."""
     fields = dataclasses.asdict(info)
@@ -221,16 +236,18 @@ def _opened_metrics(metrics: Sequence[str | Metric] | None, absent: dict[str, st
         InputError: there is no such metric.
     """
     from dualcodec_jax.evaluation.metrics import METRICS, open_metric
-    from dualcodec_jax.evaluation.metrics.base import MetricAbsent
 
     opened: dict[str, Metric] = {}
     for metric in METRICS if metrics is None else metrics:
         if not isinstance(metric, str):
             opened[metric.info.name] = metric
         elif metric not in (WER, RTF, *opened):
+            if metric not in METRICS:
+                known = ", ".join((*METRICS, WER, RTF))
+                raise InputError(f"unknown metric {metric!r}; use one of {known}")
             try:
                 opened[metric] = open_metric(metric)
-            except MetricAbsent as error:
+            except FAILURES as error:
                 absent[f"metric {metric}"] = reason(error)
     return list(opened.values())
 
@@ -243,7 +260,7 @@ def _opened_recognisers(
     Raises:
         InputError: there is no such recogniser.
     """
-    from dualcodec_jax.evaluation.recognisers import RecogniserAbsent, open_recogniser
+    from dualcodec_jax.evaluation.recognisers import open_recogniser
 
     if recognisers is None:
         recognisers = [DEFAULT_RECOGNISER] if metrics is None or WER in metrics else []
@@ -256,7 +273,9 @@ def _opened_recognisers(
             continue
         try:
             opened.append(open_recogniser(recogniser))
-        except RecogniserAbsent as error:
+        except InputError:
+            raise
+        except FAILURES as error:
             absent[f"recogniser {recogniser}"] = reason(error)
     return opened
 

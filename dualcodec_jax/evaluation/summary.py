@@ -9,7 +9,6 @@ from typing import Any
 
 from dualcodec_jax.evaluation.collect import TEXT
 from dualcodec_jax.evaluation.intervals import mean_interval, ratio_interval
-from dualcodec_jax.evaluation.recognisers import counts_characters
 from dualcodec_jax.evaluation.results import ClipResult, Results, SystemResult
 
 WER = "wer"
@@ -112,6 +111,13 @@ def word_errors(clips: Sequence[ClipResult]) -> Estimate | None:
     return _estimate(value, 100 * interval.low, 100 * interval.high, len(counted))
 
 
+def clip_value(clip: ClipResult, column: Column) -> float | None:
+    """A clip's value of a metric; word errors in percent of the clip's words."""
+    if column.key != WER:
+        return clip.values.get(column.key)
+    return None if clip.errors is None or not clip.words else 100 * clip.errors / clip.words
+
+
 def _metric_columns(results: Results) -> list[Column]:
     present = {
         name
@@ -144,7 +150,7 @@ def _wer_title(results: Results) -> str:
     clips = [clip for system in results.systems for clip in system.clips if clip.words]
     if not clips:
         return ""
-    kinds = {"CER" if counts_characters(clip.language) else "WER" for clip in clips}
+    kinds = {"CER" if clip.counts_characters else "WER" for clip in clips}
     references = {clip.reference for clip in clips}
     if references == {TEXT}:
         against = ""

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 from dualcodec_jax.evaluation.paper import PaperRow
 from dualcodec_jax.evaluation.presets import Preset
-from dualcodec_jax.evaluation.recognisers import counts_characters
 from dualcodec_jax.evaluation.results import ClipResult, Results, SystemResult
 from dualcodec_jax.evaluation.summary import (
     Column,
@@ -22,6 +21,8 @@ from dualcodec_jax.evaluation.summary import (
 )
 
 EMPTY = "–"
+UNKNOWN_MACHINE = "an unknown machine"
+"""Stands for that of results which do not say it."""
 MAX_PROBLEMS = 50
 """Failures that a table lists; the others are counted."""
 _ASYMMETRY = 0.15  # of an interval's half-widths, up to which it is written with ±
@@ -71,8 +72,7 @@ def main_table(results: Results, summary: Summary) -> Table:
     notes = [
         f"{total} recordings, {seconds / 60:.1f} minutes. Mean over clips ± half the 95 % "
         "confidence interval, or [the interval]; WER and CER are ratios over all clips.",
-        "Real-time factors are computing time by duration, one clip at a time, "
-        f"on {results.environment.get('hardware', 'an unknown machine')}.",
+        *_hardware_notes(results),
     ]
     better = [c for c in summary.columns if c.is_metric and c.higher_is_better is not None]
     ups = "; ".join(column.title for column in better if column.higher_is_better)
@@ -83,6 +83,23 @@ def main_table(results: Results, summary: Summary) -> Table:
         notes.append(f"Recogniser of {info['language']}: {info['name']} ({info['version']}).")
     header = ["system", *(column.title for column in summary.columns), "clips"]
     return Table(results.title or "Evaluation", header, rows, notes)
+
+
+def _hardware_notes(results: Results) -> list[str]:
+    """What took the times of coding; earlier runs may have been on another machine."""
+    systems: dict[str, list[str]] = {}  # by machine
+    for system in results.systems:
+        timed = [clip for clip in system.clips if clip.encode_seconds is not None]
+        for name in dict.fromkeys(clip.hardware or UNKNOWN_MACHINE for clip in timed):
+            if not system.is_original:
+                systems.setdefault(name, []).append(system.name)
+    if not systems:
+        return []
+    meaning = "Real-time factors are computing time by duration, one clip at a time, on"
+    if len(systems) == 1:
+        return [f"{meaning} {next(iter(systems))}."]
+    machines = "; ".join(f"{name} ({', '.join(names)})" for name, names in systems.items())
+    return [f"{meaning} several machines, so they do not compare: {machines}."]
 
 
 def paper_table(summary: Summary, preset: Preset) -> Table:
@@ -181,7 +198,7 @@ def markdown(results: Results, preset: Preset | None = None) -> str:
 
 
 def listings(results: Results) -> list[tuple[str, list[str]]]:
-    """What did not run, what failed, what measured, and where: headings and lines."""
+    """What did not run, failed or had no value, what measured, and where: headings and lines."""
     found = []
     if results.absent:
         found.append(("Not run", [f"{name}: {reason}" for name, reason in results.absent.items()]))
@@ -193,6 +210,13 @@ def listings(results: Results) -> list[tuple[str, list[str]]]:
         if len(problems) > MAX_PROBLEMS:
             lines.append(f"and {len(problems) - MAX_PROBLEMS} more, see results.json")
         found.append(("Failed", lines))
+    if results.without_value:
+        lines = [
+            f"{system}: {results.metrics[name]['title']} is not defined for {count} of "
+            f"{len(results.system(system).clips)} clips (silence, mostly)"
+            for system, name, count in results.without_value
+        ]
+        found.append(("Without a value", lines))
     versions = [f"{info['title']}: {info.get('version', '')}" for info in results.metrics.values()]
     versions += [f"{system.name}: {system.info['version']}" for system in results.systems]
     versions += [f"{name}: {value}" for name, value in results.environment.items()]
@@ -262,7 +286,7 @@ def _paper_values(row: Row) -> Mapping[str, Estimate]:
 
 
 def _of_language(system: SystemResult, *, characters: bool) -> list[ClipResult]:
-    return [clip for clip in system.clips if counts_characters(clip.language) == characters]
+    return [clip for clip in system.clips if clip.counts_characters == characters]
 
 
 def _number(value: float, decimals: int) -> str:

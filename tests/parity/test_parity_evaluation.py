@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import json
+import re
+import shutil
 import sys
 import types
 from collections.abc import Iterator
@@ -189,6 +191,7 @@ def test_transformers(
     assert len(np.unique(coded.codes)) > 1
     assert coded.num_bits == 5 * coded.codes.size
     info = codec.info
+    assert info.name == f"{family}:{folder}@{quantizers}"  # not that of the released model
     assert info.bitrate == 5 * frame_rate * quantizers
     assert info.tokens_per_second == frame_rate * quantizers
     assert info.codebook_sizes == (32,) * quantizers
@@ -228,7 +231,7 @@ def test_quantizers_that_transformers_models_have_not(encodec: Path, mimi: Path,
 
 def test_clips_that_a_model_refuses(dac: Path) -> None:
     codec = open_codec(f"dac:{dac}")
-    with pytest.raises(CodecFailure, match="dac@3"):
+    with pytest.raises(CodecFailure, match=re.escape(f"dac:{dac}@3: ")):
         codec.encode(np.zeros(0, np.float32))
 
 
@@ -246,6 +249,25 @@ def test_transformers_without_weights(
             open_codec(spec)
     with pytest.raises(WeightsError):
         open_codec(f"mimi:{encodec}")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(encodec, damaged)
+    (damaged / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match=re.escape(str(damaged))):
+        open_codec(f"encodec:{damaged}")
+
+
+def test_released_models_have_short_names(
+    encodec: Path, mimi: Path, dac: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, folders = hugging_face._pretrained, {"encodec": encodec, "mimi": mimi, "dac": dac}
+
+    def pretrained(kind: str, family: str, folder: str | None, repository: str) -> Any:
+        assert folder is None
+        return load(kind, family, str(folders[family]), repository)
+
+    monkeypatch.setattr(hugging_face, "_pretrained", pretrained)
+    names = {"encodec:1.5": "encodec@4", "mimi:3": "mimi@3", "dac": "dac:24khz@3"}
+    assert {spec: open_codec(spec).info.name for spec in names} == names
 
 
 # Published interfaces -----------------------------------------------------------------------
@@ -288,13 +310,15 @@ def test_speechtokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         open_codec(f"speechtokenizer:{tmp_path}")
     config = {"sample_rate": 16000, "strides": [8, 5, 4, 2], "n_q": 4, "codebook_size": 32}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    torch.save(TinySpeechTokenizer().state_dict(), tmp_path / "SpeechTokenizer.pt")
+    weights = tmp_path / "SpeechTokenizer.pt"
+    torch.save(TinySpeechTokenizer().state_dict(), weights)
     codec = open_codec(f"speechtokenizer:{tmp_path}@2")
     coded = codec.encode(SAMPLES[:16001])
     assert coded.codes is not None
     assert coded.codes.shape == (2, 51)
     np.testing.assert_array_equal(coded.codes[1], (coded.codes[0] + 1) % 32)
     assert coded.num_bits == 51 * 2 * 5
+    assert codec.info.name == f"speechtokenizer:{tmp_path}@2"
     assert codec.info.sample_rate == 16000
     assert codec.info.bitrate == 50 * 2 * 5
     assert (codec.info.parameters, codec.info.encode_parameters) == (9, 5)
@@ -303,10 +327,14 @@ def test_speechtokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     np.testing.assert_allclose(audio[::320], coded.codes.mean(axis=0) / 32, rtol=1e-6)
     with pytest.raises(InputError, match="1 to 4 quantizers, not 5"):
         open_codec(f"speechtokenizer:{tmp_path}@5")
-    torch.save({"foreign": torch.zeros(1)}, tmp_path / "SpeechTokenizer.pt")
-    speechtokenizer._load.cache_clear()
-    with pytest.raises(WeightsError, match="not a SpeechTokenizer"):
-        open_codec(f"speechtokenizer:{tmp_path}")
+    monkeypatch.setattr(speechtokenizer, "_files", lambda _: (tmp_path / "config.json", weights))
+    assert open_codec("speechtokenizer@2").info.name == "speechtokenizer@2"
+    torch.save({"foreign": torch.zeros(1)}, weights)
+    for content in (weights.read_bytes(), b"damaged"):
+        weights.write_bytes(content)
+        speechtokenizer._load.cache_clear()
+        with pytest.raises(WeightsError, match="not a SpeechTokenizer"):
+            open_codec(f"speechtokenizer:{tmp_path}")
 
 
 WAVTOKENIZER_SOURCE = """
@@ -381,6 +409,8 @@ def test_wavtokenizer(
     torch.save({"state_dict": WavTokenizer().state_dict()}, folder / "large.ckpt")
     monkeypatch.setenv("WAVTOKENIZER_FOLDER", str(folder))
     codec = open_codec("wavtokenizer@1")
+    assert codec.info.name == "wavtokenizer@1"
+    assert open_codec(f"wavtokenizer:{folder}").info.name == f"wavtokenizer:{folder}@1"
     assert capsys.readouterr().out == ""
     coded = codec.encode(SAMPLES)
     assert coded.codes is not None

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dualcodec_jax.audio.reader import DEFAULT_MAX_SECONDS
 from dualcodec_jax.errors import InputError
 from dualcodec_jax.evaluation.codecs.base import Codec
 
@@ -78,8 +79,16 @@ def count_equal(pairs: Iterable[tuple[str, Codes, Codes]]) -> CodesEqual:
     return CodesEqual(tuple(int(e) for e in equal), (total,) * equal.size, clips)
 
 
-def compare_codes(first: Codec, second: Codec, items: Iterable[_HasPath]) -> CodesEqual:
+def compare_codes(
+    first: Codec,
+    second: Codec,
+    items: Iterable[_HasPath],
+    *,
+    max_seconds: float | None = DEFAULT_MAX_SECONDS,
+) -> CodesEqual:
     """Encode the recordings with both codecs and compare.
+
+    Longer recordings than ``max_seconds`` are refused; None lifts the limit.
 
     Raises:
         InputError: the codecs have other sample rates or numbers of quantizers, or no codes.
@@ -93,7 +102,7 @@ def compare_codes(first: Codec, second: Codec, items: Iterable[_HasPath]) -> Cod
 
     def pairs() -> Iterable[tuple[str, Codes, Codes]]:
         for item in items:
-            samples = load_audio(item.path, rate).samples
+            samples = load_audio(item.path, rate, max_seconds=max_seconds).samples
             codes = [codec.encode(samples).codes for codec in (first, second)]
             if codes[0] is None or codes[1] is None:
                 raise InputError(f"{first.info.name} and {second.info.name}: not both have codes")

@@ -22,6 +22,7 @@ from dualcodec_jax.evaluation.codecs.torch_codec import (
     package_version,
     require_packages,
 )
+from dualcodec_jax.evaluation.metrics.base import first_line
 
 PACKAGES = ("torch", "transformers")
 ENCODEC, MIMI = "facebook/encodec_24khz", "kyutai/mimi"
@@ -34,7 +35,8 @@ def open_encodec(argument: str | None, n_quantizers: int | None) -> TorchCodec:
     kbits = _number(argument)
     if kbits is not None and n_quantizers is not None:
         raise InputError("encodec: give kbit/s or a number of quantizers, not both")
-    model = _pretrained("EncodecModel", "encodec", argument if kbits is None else None, ENCODEC)
+    folder = argument if kbits is None else None
+    model = _pretrained("EncodecModel", "encodec", folder, ENCODEC)
     config = model.config
     if config.audio_channels != 1 or config.normalize or config.chunk_length_s is not None:
         raise InputError("encodec: only mono models without normalisation (encodec_24khz) are read")
@@ -55,7 +57,7 @@ def open_encodec(argument: str | None, n_quantizers: int | None) -> TorchCodec:
         return model.decode(codes[None, None], [None]).audio_values
 
     parts = [model.encoder, model.quantizer], [model.quantizer, model.decoder]
-    info = _info("encodec", model, number, rate, parts)
+    info = _info(f"encodec:{folder}" if folder else "encodec", model, number, rate, parts)
     return TorchCodec(info, model, encode, decode)
 
 
@@ -78,7 +80,8 @@ def open_mimi(argument: str | None, n_quantizers: int | None) -> TorchCodec:
     names = ("encoder", "encoder_transformer", "downsample", "quantizer")
     others = ("quantizer", "upsample", "decoder_transformer", "decoder")
     parts = _children(model, names), _children(model, others)
-    return TorchCodec(_info("mimi", model, number, config.frame_rate, parts), model, encode, decode)
+    name = f"mimi:{argument}" if argument else "mimi"
+    return TorchCodec(_info(name, model, number, config.frame_rate, parts), model, encode, decode)
 
 
 def open_dac(argument: str | None, n_quantizers: int | None) -> TorchCodec:
@@ -99,7 +102,7 @@ def open_dac(argument: str | None, n_quantizers: int | None) -> TorchCodec:
 
     parts = [model.encoder, model.quantizer], [model.quantizer, model.decoder]
     rate = config.sampling_rate / config.hop_length
-    info = _info("dac" if folder else f"dac:{name}", model, number, rate, parts)
+    info = _info(f"dac:{name}", model, number, rate, parts)
     return TorchCodec(info, model, encode, decode)
 
 
@@ -149,10 +152,10 @@ def _pretrained(class_name: str, family: str, folder: str | None, repository: st
         raise CodecAbsent(f"{family}: {folder} is not a folder with weights")
     try:
         model, found = load(folder or repository, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        if folder is not None:
-            raise WeightsError(f"{folder}: {str(error).partition(chr(10))[0]}") from error
-        raise CodecAbsent(_advice(family, repository)) from error
+    except Exception as error:  # those of pickle and safetensors have no common class
+        if folder is None and isinstance(error, OSError | ValueError):
+            raise CodecAbsent(_advice(family, repository)) from error
+        raise WeightsError(f"{folder or repository}: {first_line(error)}") from error
     if missing := sorted(found["missing_keys"]):
         raise WeightsError(f"{folder or repository}: has no {missing[0]}; it is another model's")
     return model

@@ -25,6 +25,7 @@ from dualcodec_jax.evaluation.codecs.torch_codec import (
     package_version,
     require_packages,
 )
+from dualcodec_jax.evaluation.metrics.base import first_line
 
 PACKAGES = ("torch", "speechtokenizer")
 REPOSITORY, SUBFOLDER = "fnlp/SpeechTokenizer", "speechtokenizer_hubert_avg"
@@ -51,8 +52,9 @@ def open_speechtokenizer(argument: str | None, n_quantizers: int | None) -> Torc
     def decode(codes: Tensor) -> Tensor:
         return model.decode(codes[:, None])
 
+    name = f"speechtokenizer:{argument}" if argument else "speechtokenizer"
     info = CodecInfo(
-        name=f"speechtokenizer@{number}",
+        name=f"{name}@{number}",
         sample_rate=int(config["sample_rate"]),
         version=f"{package_version('speechtokenizer')}, weights {fingerprint(model)}",
         parameters=count([model]),
@@ -79,8 +81,8 @@ def _load(folder: str | None) -> tuple[Any, dict[str, Any]]:
         model = package.SpeechTokenizer.load_from_checkpoint(str(files[0]), str(files[1]))
     except (ImportError, OSError) as error:  # the latter from shared libraries that do not load
         raise CodecAbsent(f"speechtokenizer cannot be imported: {error}") from error
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # unpickling errors have no common class
+        reason = first_line(error)
         raise WeightsError(f"{files[1].parent}: not a SpeechTokenizer: {reason}") from error
     return model, config
 

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -92,13 +92,19 @@ def count(modules: Iterable[Any]) -> int:
     return sum(found.values())
 
 
-def fingerprint(model: Any) -> str:
-    """Twelve hexadecimal digits that change when any parameter or buffer does."""
+def fingerprint(*parts: Any) -> str:
+    """Twelve hexadecimal digits that change when any parameter or buffer does.
+
+    Args:
+        parts: modules, or tensors by name.
+    """
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        array = np.ascontiguousarray(value.detach().cpu().numpy())
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
+    for part in parts:
+        tensors = part if isinstance(part, Mapping) else part.state_dict()
+        for name, value in sorted(tensors.items()):
+            array = np.ascontiguousarray(value.detach().cpu().numpy())
+            digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
     return digest.hexdigest()[:12]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from dualcodec_jax import hub
 from dualcodec_jax.config import PRESETS, DualCodecConfig
 from dualcodec_jax.convert.files import GENERATOR_FILES
-from dualcodec_jax.errors import InputError
+from dualcodec_jax.errors import InputError, WeightsError
 from dualcodec_jax.evaluation.codecs.base import CodecAbsent, CodecInfo
 from dualcodec_jax.evaluation.codecs.torch_codec import (
     Tensor,
@@ -28,6 +28,7 @@ from dualcodec_jax.evaluation.codecs.torch_codec import (
     package_version,
     require_packages,
 )
+from dualcodec_jax.evaluation.metrics.base import first_line
 from dualcodec_jax.lengths import SEMANTIC_SAMPLE_RATE, samples_to_cover
 
 PACKAGES = ("torch", "torchaudio", "dualcodec")
@@ -48,7 +49,7 @@ def open_upstream(argument: str | None, n_quantizers: int | None) -> TorchCodec:
     if number > codec.n_quantizers:
         raise InputError(f"upstream:{model_id} has 1 to {codec.n_quantizers} quantizers")
     require_packages(*PACKAGES)
-    inference = _load(model_id, hub.codec_location(place or None), hub.w2v_bert_location())
+    inference, weights = _load(model_id, hub.codec_location(place or None), hub.w2v_bert_location())
     model, semantic = inference.model, inference.semantic_cfg.semantic_model
     steps = _Steps(inference, codec, number)
     dac = model.dac
@@ -59,7 +60,7 @@ def open_upstream(argument: str | None, n_quantizers: int | None) -> TorchCodec:
         name=f"upstream:{argument or DEFAULT_MODEL}@{number}",
         sample_rate=codec.sample_rate,
         version=f"{package_version('dualcodec')}, {package_version('torch')}, float32, weights "
-        f"{fingerprint(model)}",
+        f"{weights}",
         parameters=count([model]),
         encode_parameters=count(encoding),
         decode_parameters=count([*shared, *acoustic, dac.decoder]),
@@ -102,8 +103,8 @@ class _Steps:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(model_id: str, dualcodec: str, w2v_bert: str) -> Any:
-    """The original's ``Inference``; the last one is kept."""
+def _load(model_id: str, dualcodec: str, w2v_bert: str) -> tuple[Any, str]:
+    """The original's ``Inference`` and the fingerprint of its weights; the last one is kept."""
     torch = importlib.import_module("torch")
     try:
         package = importlib.import_module("dualcodec")
@@ -111,7 +112,7 @@ def _load(model_id: str, dualcodec: str, w2v_bert: str) -> Any:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = package.get_model(model_id, _original_place(dualcodec))
-            return package.Inference(
+            inference = package.Inference(
                 model,
                 dualcodec_path=_original_place(dualcodec),
                 w2v_path=_original_place(w2v_bert),
@@ -125,6 +126,11 @@ def _load(model_id: str, dualcodec: str, w2v_bert: str) -> Any:
             f"upstream:{model_id}: {error}; it needs the released {GENERATOR_FILES[model_id]} and "
             f"w2v-BERT 2.0 (see {hub.CODEC_VARIABLE} and {hub.W2V_BERT_VARIABLE})"
         ) from error
+    except Exception as error:  # those of pickle and safetensors have no common class
+        raise WeightsError(f"upstream:{model_id}: {first_line(error)}") from error
+    semantic = inference.semantic_cfg
+    statistics = {name: semantic[name] for name in ("mean", "std")}
+    return inference, fingerprint(model, semantic.semantic_model, statistics)
 
 
 def _original_place(location: str) -> str:

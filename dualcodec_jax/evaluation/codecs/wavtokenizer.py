@@ -27,6 +27,7 @@ from dualcodec_jax.evaluation.codecs.torch_codec import (
     missing_packages,
     require_packages,
 )
+from dualcodec_jax.evaluation.metrics.base import first_line
 
 PACKAGES = ("torch", "yaml")
 FOLDER_VARIABLE = "WAVTOKENIZER_FOLDER"
@@ -70,8 +71,9 @@ def open_wavtokenizer(argument: str | None, n_quantizers: int | None) -> TorchCo
     encodec = model.feature_extractor.encodec
     encoding = [encodec.encoder, encodec.quantizer]
     decoding = [encodec.quantizer, model.backbone, model.head]
+    name = f"wavtokenizer:{argument}" if argument else "wavtokenizer"
     info = CodecInfo(
-        name=f"wavtokenizer@{available}",
+        name=f"{name}@{available}",
         sample_rate=SAMPLE_RATE,
         version=f"weights {fingerprint(model)}",
         parameters=count([*encoding, *decoding]),
@@ -102,7 +104,7 @@ def _load(folder: str) -> tuple[Any, dict[str, Any]]:
     except ImportError as error:
         raise CodecAbsent(f"WavTokenizer cannot be imported: {error}") from error
     except Exception as error:  # unpickling errors have no common class
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise WeightsError(f"{checkpoints[0]}: not a WavTokenizer: {reason}") from error
     return model, config
 

@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import math
+import pickle
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,22 @@ MIN_SECONDS = 0.25
 
 SILENCE = 1e-4
 """A clip whose largest sample is below this (3 steps of 16 bits) is silent."""
+
+
+PACKAGE_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+"""What packages raise where they do not fit each other or a clip: there is no common class."""
 
 
 class MetricAbsent(DualCodecError):
@@ -120,8 +137,7 @@ class ClipMetric(ABC):
         try:
             value = self._value(original, output, sample_rate)
         except self.failures as error:
-            reason = str(error).partition("\n")[0][:300] or type(error).__name__
-            raise MetricFailure(f"{self.info.name}: {reason}") from error
+            raise MetricFailure(f"{self.info.name}: {first_line(error)}") from error
         return value if value is not None and math.isfinite(value) else None
 
     @abstractmethod
@@ -189,10 +205,31 @@ def load_package(module: str) -> Any:
     with others_code():
         try:
             return importlib.import_module(module)
-        # The last two: packages built for another version of NumPy.
-        except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
-            reason = str(error).partition("\n")[0][:300]
+        except PACKAGE_FAILURES as error:
             raise MetricAbsent(
-                f"{module} is installed, but importing it fails: {reason}; reinstall it with "
-                "packages that fit each other"
+                f"{module} is installed, but importing it fails: {first_line(error)}; reinstall it "
+                "with packages that fit each other"
             ) from error
+
+
+@contextlib.contextmanager
+def loading(what: str, advice: str) -> Iterator[None]:
+    """For calls that load a model; warnings are not shown.
+
+    Args:
+        what: the model.
+        advice: what to do where it does not load.
+
+    Raises:
+        MetricAbsent: it does not load.
+    """
+    try:
+        with others_code():
+            yield
+    except Exception as error:  # those of pickle and safetensors have no common class
+        raise MetricAbsent(f"{what} does not load: {first_line(error)}; {advice}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Of an error's message, not too long; the error's class where it has none."""
+    return str(error).strip().partition("\n")[0][:300] or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,9 @@ class MelDistance(ClipMetric):
     def __init__(self, config: MelLossConfig | None = None, sample_rate: int = SAMPLE_RATE) -> None:
         from dualcodec_jax.train.config import MelLossConfig
 
+        self._config = config or MelLossConfig()
+        self._sample_rate = sample_rate
+        settings = dataclasses.asdict(self._config)
         super().__init__(
             MetricInfo(
                 name="mel",
@@ -39,11 +43,10 @@ class MelDistance(ClipMetric):
                 intrusive=True,
                 packages=(),
                 source="dualcodec_jax.losses.mel_distance",
-                version=versions(),
+                version=f"{versions()}, {sample_rate} Hz, "
+                + ", ".join(f"{name} {value}" for name, value in settings.items()),
             )
         )
-        self._sample_rate = sample_rate
-        self._config = config or MelLossConfig()
 
     def _value(self, original: np.ndarray, output: np.ndarray, sample_rate: int) -> float | None:
         from dualcodec_jax.audio.mel import mel_magnitudes

@@ -12,7 +12,7 @@ from dualcodec_jax.evaluation.metrics.base import (
     ClipMetric,
     MetricInfo,
     load_package,
-    others_code,
+    loading,
     resampled,
     versions,
 )
@@ -50,7 +50,8 @@ class DistillMos(ClipMetric):
         )
         self._torch = load_package("torch")
         package = load_package("distillmos")
-        with others_code(), contextlib.redirect_stdout(io.StringIO()):  # it prints a path
+        quiet = contextlib.redirect_stdout(io.StringIO())  # it prints a path
+        with loading("the model", "reinstall distillmos"), quiet:
             self._model = package.ConvTransformerSQAModel().eval()
 
     def _value(self, original: np.ndarray, output: np.ndarray, sample_rate: int) -> float:

@@ -10,6 +10,7 @@ from dualcodec_jax.evaluation.metrics.base import (
     ClipMetric,
     MetricInfo,
     load_package,
+    loading,
     others_code,
     resampled,
     versions,
@@ -49,7 +50,7 @@ class SpeakerSimilarity(ClipMetric):
         )
         package = load_package("resemblyzer")
         self._preprocess = package.preprocess_wav
-        with others_code():
+        with loading("the voice encoder", "reinstall Resemblyzer"):
             self._encoder = package.VoiceEncoder("cpu", verbose=False)
 
     def _value(self, original: np.ndarray, output: np.ndarray, sample_rate: int) -> float | None:

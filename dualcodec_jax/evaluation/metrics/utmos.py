@@ -22,10 +22,9 @@ import numpy as np
 
 from dualcodec_jax.evaluation.metrics.base import (
     ClipMetric,
-    MetricAbsent,
     MetricInfo,
     load_package,
-    others_code,
+    loading,
     resampled,
     versions,
 )
@@ -105,12 +104,10 @@ def _missing_weights(folder: Path) -> str | None:
 def _load(torch: Any, folder: Path, code: Path) -> Any:
     previous = torch.hub.get_dir()
     torch.hub.set_dir(str(folder))
+    advice = f"fetch it and {WEIGHTS_FILE} again"
     try:
-        with others_code(), _without_speechmos():
+        with loading(code.name, advice), _without_speechmos():
             model = torch.hub.load(str(code), "utmos22_strong", source="local", progress=False)
-    except (ImportError, OSError, RuntimeError, TypeError) as error:
-        reason = str(error).partition("\n")[0][:300]
-        raise MetricAbsent(f"{code.name} does not load: {reason}; fetch it again") from error
     finally:
         torch.hub.set_dir(previous)
     return model.eval()
