@@ -235,7 +235,8 @@ def unpack_tests(sdist: Path, folder: Path) -> Path:
 
 def install(archive: Path, environment: Path) -> Path:
     """A new virtual environment with the archive and what it depends on; its interpreter."""
-    venv.create(environment, with_pip=True)
+    # Not copies: while another thread forks, a new program is open and cannot be run.
+    venv.create(environment, with_pip=True, symlinks=True)
     python = environment / "bin" / "python"
     call(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", archive)
     return python
