@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,12 @@ def tiny_semantic(tiny: tuple[DualCodecModel, Any]) -> tuple[Any, Any, Any]:
 def tiny_inference(tiny_model: DualCodecModel, tiny_semantic: tuple[Any, Any, Any]) -> Inference:
     """Encoder and decoder of the tiny model."""
     return Inference(tiny_model, semantic=tiny_semantic)
+
+
+@pytest.fixture(scope="module")
+def quick_programs() -> Iterator[None]:
+    """For small programs that run a few times: optimising them would take longer than that."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

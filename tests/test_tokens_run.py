@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,7 @@ SECONDS = (0.9, 1.7, 0.02, 1.1, 0.5, 1.93, 1.3, 0.77)
 SETTINGS: dict[str, Any] = {"shard_size": 3, "batch_seconds": 5.0, "readers": 2}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    """The programs are small and run a few times: optimising them would take longer than that."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_programs")
 
 
 @pytest.fixture(scope="module")
