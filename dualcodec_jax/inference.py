@@ -35,6 +35,7 @@ from dualcodec_jax.model import DualCodecModel, load_semantic
 from dualcodec_jax.nn.layers import fold_weight_norm
 from dualcodec_jax.stream_decode import StreamDecoder, check_codes, decode_stream
 from dualcodec_jax.stream_encode import encode_stream
+from dualcodec_jax.weights import weights_digest
 
 WHOLE_FRAMES, LONG_CHUNK_FRAMES = 1024, 512
 """Longer utterances than the first are decoded in windows, so many frames at a time."""
@@ -174,6 +175,15 @@ class Inference:
             semantic_location=semantic_location,
             quantized=quantized,
             overwrite=overwrite,
+        )
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights as they are stored (:func:`dualcodec_jax.weights.weights_digest`).
+
+        Those in ``params`` have their weight norm folded, with the rounding of the machine.
+        """
+        return weights_digest(
+            self.model.params, self.params.get("semantic"), self.params.get("statistics")
         )
 
     def encode(

@@ -167,7 +167,6 @@ def tokenize(
         raise InputError("no SOURCE given; name files, folders, listings, shards or a data set")
     from dualcodec_jax.tokens import run
     from dualcodec_jax.tokens.settings import Settings
-    from dualcodec_jax.weights import weights_digest
 
     index, count = _part(part) or _process(distributed)
     settings = Settings(
@@ -185,10 +184,6 @@ def tokenize(
     corpus = _open_corpus(sources, kind, split, path_column, id_column)
     model_id = chosen_model(model, weights)
     inference = load_inference(model_id, weights, w2v, precision.value)
-    # As stored: weight norm is folded on the device, whose rounding the digest must not have.
-    digest = weights_digest(
-        inference.model.params, inference.params.get("semantic"), inference.params.get("statistics")
-    )
     with _progress("encoding") as show:
 
         def report(status: Status) -> None:
@@ -198,7 +193,7 @@ def tokenize(
             corpus,
             output,
             inference,
-            digest,
+            inference.weights_digest(),
             settings,
             process_index=index,
             process_count=count,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 
 from dualcodec_jax import __version__, hub
 from dualcodec_jax.config import DualCodecConfig
-from dualcodec_jax.convert.engine import Params, flatten
+from dualcodec_jax.convert.engine import Params
 from dualcodec_jax.convert.files import GENERATOR_FILES
 from dualcodec_jax.errors import HubError, InputError
 from dualcodec_jax.evaluation.codecs.base import CodecAbsent, CodecInfo, Coded, Samples, coded_bits
@@ -152,15 +151,6 @@ def absence_of_dualcodec() -> str | None:
 def _load(argument: str, _: tuple[str, str]) -> tuple[Inference, str, bool]:
     """Inference, version, and whether it was trained. The second argument is part of the key."""
     inference, trained = open_model(argument)
-    version = f"dualcodec_jax {__version__}, float32, weights {fingerprint(inference.params)}"
+    digest = inference.weights_digest()[:12]
+    version = f"dualcodec_jax {__version__}, float32, weights {digest}"
     return inference, version, trained
-
-
-def fingerprint(params: Params) -> str:
-    """Twelve hexadecimal digits that change when any parameter does."""
-    digest = hashlib.sha256()
-    for path, leaf in sorted(flatten(params).items()):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{'/'.join(path)} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.view(np.uint8).data if array.size else b"")
-    return digest.hexdigest()[:12]
