@@ -44,6 +44,16 @@ _encode = jax.jit(functional.encode, static_argnames=("config", "n_quantizers"))
 _decode = jax.jit(functional.decode, static_argnames=("config",))
 
 
+def clear_programs() -> None:
+    """Forget what was compiled for :class:`Inference`, to free memory.
+
+    Each bucket of lengths, batch size and number of quantizers has programs of its own, of some 25
+    MB on a CPU. The persistent cache of :mod:`dualcodec_jax.compilation` keeps its files.
+    """
+    _encode.clear_cache()
+    _decode.clear_cache()
+
+
 class Inference:
     """Encoder and decoder of one model (upstream ``Inference``).
 

@@ -111,11 +111,18 @@ class WhisperEncoder(nn.Module):
     def __call__(self, features: Array, counts: Array) -> Array:
         x = ops.mask_time(ops.gelu_exact(self.conv1(features)), counts)
         x = ops.gelu_exact(self.conv2(x))
-        x = x + jnp.asarray(_positions(self.config.max_frames, x.shape[-1]))[: x.shape[1]]
+        x = x + self._positions(x.shape[1])
         mask = jnp.arange(x.shape[1])[None, :] < ceil_div(counts, FBANK_STACK)[:, None]
         for layer in self.layer:
             x = layer(x, mask)
         return self.layer_norm(x)
+
+    def _positions(self, frames: Any) -> Array:
+        table = _positions(self.config.max_frames, self.config.hidden_size)
+        if not isinstance(frames, int):  # a symbol of jax.export
+            return jnp.asarray(table)[:frames]
+        # Cut before JAX sees it: every compiled program keeps copies of its constants.
+        return jnp.asarray(table[:frames])
 
 
 @functools.lru_cache(maxsize=4)

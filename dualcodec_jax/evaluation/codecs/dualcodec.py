@@ -14,7 +14,7 @@ from dualcodec_jax.convert.engine import Params
 from dualcodec_jax.convert.files import GENERATOR_FILES
 from dualcodec_jax.errors import HubError, InputError
 from dualcodec_jax.evaluation.codecs.base import CodecAbsent, CodecInfo, Coded, Samples, coded_bits
-from dualcodec_jax.inference import Inference
+from dualcodec_jax.inference import Inference, clear_programs
 from dualcodec_jax.opening import open_model
 
 DEFAULT_MODEL = "12hz_v1"
@@ -110,8 +110,10 @@ def open_dualcodec(argument: str | None, n_quantizers: int | None) -> DualCodec:
     """``dualcodec:MODEL@N``; see :func:`~.registry.open_codec`.
 
     The argument is a name for :func:`dualcodec_jax.opening.open_model`. What was loaded last is
-    kept, so that another number of quantizers costs nothing.
+    kept, so that another number of quantizers costs nothing; programs of the one before are not,
+    as every length has its own.
     """
+    clear_programs()
     argument = argument or DEFAULT_MODEL
     places = hub.codec_location(), hub.w2v_bert_location()  # what a model id stands for
     try:
