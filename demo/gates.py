@@ -14,16 +14,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib as mpl
 from rich.console import Console
 from rich.progress import Progress
 
 from dualcodec_jax.compilation import enable_cache
 from dualcodec_jax.errors import DualCodecError, InputError
 from dualcodec_jax.evaluation.datasets import Item, load_items
+from dualcodec_jax.evaluation.plots import draw_rates
 from dualcodec_jax.evaluation.report import write_results
 from dualcodec_jax.evaluation.results import Results
 from dualcodec_jax.evaluation.runner import evaluate, spread
 from dualcodec_jax.evaluation.summary import Summary, summarise
+from dualcodec_jax.paths import replacing
 
 RIVAL = "codec2:3200"
 STRETCH = "opus:6"
@@ -107,6 +110,13 @@ def gates(summary: Summary, ours: str) -> list[Gate]:
     return found
 
 
+def write_picture(summary: Summary, path: Path) -> None:
+    """Quality by bit rate as SVG, a panel for every metric; the same table gives the same file."""
+    style = {"svg.hashsalt": "dualcodec_jax"}
+    with replacing(path, overwrite=True) as temporary, mpl.rc_context(style):
+        draw_rates(summary).savefig(temporary, format="svg", metadata={"Date": None})
+
+
 def main() -> int:
     """Evaluate, write the report, and print the gates; status 1 if one is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -115,6 +125,7 @@ def main() -> int:
     parser.add_argument("--model", default="demo", help="model id, folder of weights, or run")
     parser.add_argument("--recogniser", default="faster-whisper")
     parser.add_argument("--metrics", default=",".join(METRICS))
+    parser.add_argument("--picture", type=Path, help="also draw quality by bit rate, as SVG")
     options = parser.parse_args()
     console = Console(soft_wrap=True)
     enable_cache()
@@ -122,7 +133,10 @@ def main() -> int:
     try:
         results = _results(options, ours)
         write_results(results, options.output)
-        found = gates(summarise(results), ours)
+        summary = summarise(results)
+        if options.picture is not None:
+            write_picture(summary, options.picture)
+        found = gates(summary, ours)
     except DualCodecError as error:
         console.print(f"[red]error:[/] {error}")
         return 2

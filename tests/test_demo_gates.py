@@ -48,6 +48,7 @@ def table(**changes: dict[str, float]) -> Summary:
     rows = []
     for name, values in figures.items():
         cells = {key: Estimate(value) for key, value in zip(METRICS, values, strict=True)}
+        cells["kbit_s"] = Estimate(1.3)
         if name == "dualcodec:demo@5":
             cells |= {key: Estimate(value) for key, value in changes.get("ours", {}).items()}
         info = {"bitrate": 1300.0}
@@ -75,3 +76,12 @@ def test_a_missing_figure_is_no_pass() -> None:
     summary.rows[3].cells.pop("speaker")  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"no speaker of codec2:3200"):
         gates.gates(summary, "dualcodec:demo")
+
+
+def test_the_same_table_gives_the_same_picture(tmp_path: Path) -> None:
+    paths = tmp_path / "a.svg", tmp_path / "b.svg"
+    for path in paths:
+        gates.write_picture(table(), path)
+    contents = {path.read_text() for path in paths}
+    assert len(contents) == 1
+    assert contents.pop().count('<g id="axes_') == 6  # a panel for each metric, and an empty one
