@@ -19,6 +19,7 @@ import micro
 import numpy as np
 import pytest
 
+from dualcodec_jax import inference as inference_module
 from dualcodec_jax.audio.resample import resample_clip
 from dualcodec_jax.audio.writer import write_audio
 from dualcodec_jax.convert.files import codec_shapes
@@ -284,14 +285,18 @@ def test_version_is_that_of_the_stored_weights(
 
 @pytest.mark.usefixtures("no_cached_model")
 def test_another_number_of_quantizers_loads_nothing(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, clip: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And keeps no programs of the one before, which would add up."""
     monkeypatch.setenv(W2V_BERT_VARIABLE, str(place))
     first = open_codec(f"dualcodec:{place / 'micro'}@1")
+    first.encode(clip)
+    assert inference_module._encode._cache_size()
     second = open_codec(f"dualcodec:{place / 'micro'}@2")
     assert isinstance(first, DualCodec)
     assert isinstance(second, DualCodec)
     assert first._inference is second._inference
+    assert inference_module._encode._cache_size() == 0
 
 
 @pytest.mark.slow

@@ -860,6 +860,15 @@ def test_nothing_compiles_after_a_warm_up(tiny_inference: Inference, speech: np.
     assert (inference._encode._cache_size(), inference._decode._cache_size()) == sizes
 
 
+def test_cleared_programs_come_back(
+    tiny_inference: Inference, clip: np.ndarray, codes: np.ndarray
+) -> None:
+    tiny_inference.decode(codes[:, :1], codes[:, 1:])
+    inference.clear_programs()
+    assert inference._encode._cache_size() == inference._decode._cache_size() == 0
+    np.testing.assert_array_equal(joined(tiny_inference.encode(clip, None)), codes)
+
+
 @pytest.mark.parametrize("model_id", ["12hz_v1", "25hz_v1", "demo"])
 @pytest.mark.parametrize("seconds", [(0.01, 0.3), (0.5, 2.0)])
 def test_a_warm_up_meets_every_shape(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ _COLORS = ("#1f5fa8", "#d1495b", "#2e8b57", "#e08a1e", "#7b4fa3", "#0f8b8d", "#8
 _COLUMNS = 3
 _WIDTH, _HEIGHT = 4.6, 3.6  # of a panel, in inches
 _MAX_POINTS = 400  # drawn for one system; a violin of more says the same
-_MAX_LABELS = 14  # systems that are named at their points
+_MAX_LABELS = 30  # points of a panel that all have their numbers
+_LEGEND_COLUMNS = 4
 _WIDE = 1.25  # ratio of rates from which an axis is logarithmic
 
 
@@ -31,8 +32,22 @@ def draw_rates(summary: Summary) -> Any:
     if not columns or not rows:
         return None
     figure, axes = _grid(len(columns), _WIDTH, _HEIGHT)
+    families = _families(rows)
     for axis, column in zip(axes, columns, strict=False):
-        _draw_rate(axis, column, rows, summary.rows)
+        _draw_rate(axis, column, families, summary.rows)
+    drawn: dict[str, Any] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        drawn |= dict(zip(labels, handles, strict=True))
+    names = [name for name in families if name in drawn]
+    figure.legend(
+        [drawn[name] for name in names],
+        names,
+        loc="outside upper left",
+        ncols=_LEGEND_COLUMNS,
+        fontsize=8,
+        frameon=False,
+    )
     return figure
 
 
@@ -85,21 +100,23 @@ def _families(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return families
 
 
-def _draw_rate(axis: Any, column: Column, rows: Sequence[Row], all_rows: Sequence[Row]) -> None:
+def _draw_rate(
+    axis: Any, column: Column, families: Mapping[str, Sequence[Row]], all_rows: Sequence[Row]
+) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    measured = [row for row in rows if column.key in row.cells]
-    for index, (_, family) in enumerate(_families(rows).items()):
+    measured = [row for family in families.values() for row in family if column.key in row.cells]
+    for index, (name, family) in enumerate(families.items()):
         points = sorted(
             (
-                (row.cells["kbit_s"].value, row.cells[column.key], row.system.name)
+                (row.cells["kbit_s"].value, row.cells[column.key], row.system.name[len(name) + 1 :])
                 for row in family
                 if column.key in row.cells
             ),
             key=lambda point: (point[0], point[2]),
         )
         if points:
-            _draw_family(axis, points, _COLORS[index % len(_COLORS)], len(measured))
+            _draw_family(axis, name, points, _COLORS[index % len(_COLORS)], len(measured))
     for row in all_rows:
         if row.system.is_original and column.key in row.cells:
             axis.axhline(row.cells[column.key].value, color="#888", linestyle=":", linewidth=1.2)
@@ -126,8 +143,9 @@ def _draw_rate(axis: Any, column: Column, rows: Sequence[Row], all_rows: Sequenc
 
 
 def _draw_family(
-    axis: Any, points: Sequence[tuple[float, Estimate, str]], color: str, count: int
+    axis: Any, family: str, points: Sequence[tuple[float, Estimate, str]], color: str, count: int
 ) -> None:
+    """The points are named by what follows the family in the name of a system."""
     rates = [rate for rate, _, _ in points]
     values = [cell.value for _, cell, _ in points]
     below = [0.0 if cell.low is None else max(0.0, cell.value - cell.low) for _, cell, _ in points]
@@ -138,6 +156,7 @@ def _draw_family(
         rates,
         values,
         yerr=(below, above),
+        label=family,
         color=color,
         marker="o",
         markersize=4,
@@ -147,12 +166,13 @@ def _draw_family(
     )
     if count > _MAX_LABELS:  # the ends of every family
         points = [points[0], points[-1]] if len(points) > 1 else points
-    for rate, cell, name in points:
+    for rate, cell, variant in points:
         axis.annotate(
-            name,
+            variant,
             (rate, cell.value),
-            xytext=(4, 4),
+            xytext=(0, 5),
             textcoords="offset points",
+            ha="center",
             fontsize=7,
             color=color,
         )
