@@ -47,8 +47,8 @@ _decode = jax.jit(functional.decode, static_argnames=("config",))
 def clear_programs() -> None:
     """Forget what was compiled for :class:`Inference`, to free memory.
 
-    Each bucket of lengths, batch size and number of quantizers has programs of its own, of 20 to 80
-    MB on a CPU. The persistent cache of :mod:`dualcodec_jax.compilation` keeps its files.
+    Each bucket of lengths, batch size and number of quantizers has programs of its own, of tens of
+    megabytes on a CPU. The persistent cache of :mod:`dualcodec_jax.compilation` keeps its files.
     """
     for program in (_encode, _decode):
         program.clear_cache()  # type: ignore[attr-defined]  # missing in JAX's stub
